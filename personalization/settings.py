@@ -1,0 +1,88 @@
+"""Settings of one device's personalization, checked where they are made."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from personalization.errors import UserError
+
+Signal = Literal["entropy", "loss"]
+Solver = Literal["deviation", "lasso", "omp"]
+Recovery = Literal["fold", "ridge", "distill"]
+Score = Literal["variance", "residual"]
+BudgetKind = Literal["weights", "bytes", "macs", "latency"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalizationSettings:
+    """How a device searches, prunes and recovers.
+
+    budget: share of the blocks' weights, bytes, multiply-accumulates or latency that may stay, in (0, 1].
+    signal: what a probe measures, in nats: `entropy` increase without labels, or `loss` increase with labels.
+    probes: how many probes the device may measure before it cuts.
+    layers_per_probe: how many layers are lowered together in one probe; 1 measures each exactly.
+    levels: the levels (shares of a layer removed) at which layers are probed; sensitivity is kept for each of them.
+    solver: how sensitivities are recovered from probes; `deviation` needs a prior and is lasso without one.
+    recovery: what follows a cut: `fold` means only, `ridge` closed form, `distill` closed form and then training.
+    ridge: strength of the closed-form refit, relative to the mean diagonal of the activations' second moments.
+    score: how the units of a layer are ranked.
+    steps: in how many steps the budget is reached.
+    step_probes: fresh probes of the survivors in each step.
+    tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
+    personalized_share: share of the total sensitivity that the personalized layers cover.
+    personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
+    held_out_share: share of the private samples that refits do not see.
+    distill_steps: training steps of `distill`.
+    """
+
+    budget: float = 0.5
+    budget_kind: BudgetKind = "weights"
+    signal: Signal = "entropy"
+    probes: int = 6
+    layers_per_probe: int = 1
+    levels: tuple[float, ...] = (0.5, 0.8)
+    solver: Solver = "deviation"
+    recovery: Recovery = "ridge"
+    ridge: float = 0.1
+    score: Score = "residual"
+    steps: int = 1
+    step_probes: int = 6
+    tolerance: float = 0.5
+    personalized_share: float = 0.8
+    personalized_limit: float = 1.0
+    generic_limit: float = 1.0
+    held_out_share: float = 0.25
+    distill_steps: int = 60
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense, with a line that says what was expected."""
+        for name, choices in (
+            ("signal", Signal),
+            ("solver", Solver),
+            ("recovery", Recovery),
+            ("score", Score),
+            ("budget_kind", BudgetKind),
+        ):
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                raise UserError(f"{name} {value!r}: expected one of {', '.join(get_args(choices))}")
+        for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
+        for name in ("probes", "step_probes", "distill_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
+        for name in ("layers_per_probe", "steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: expected 1 or more")
+        for name in ("ridge", "tolerance"):
+            if getattr(self, name) <= 0.0:
+                raise UserError(f"{name} {getattr(self, name)}: expected more than 0")
+        if not 0.0 < self.held_out_share < 1.0:
+            raise UserError(f"held_out_share {self.held_out_share}: expected a share between 0 and 1")
+        if (
+            not self.levels
+            or any(not 0.0 < level <= 1.0 for level in self.levels)
+            or sorted(self.levels) != list(self.levels)
+        ):
+            raise UserError(f"levels {self.levels}: expected rising shares above 0 and at most 1")

@@ -1,0 +1,1 @@
+"""Simulated fleets: data, partitions, engines and reports."""
