@@ -1,0 +1,27 @@
+"""What the fleet knows about sensitivities before a device has measured anything."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The fleet's sensitivity of every atom (layer at a probe level) and how well it is known.
+
+    sensitivity: [atoms], nats, >= 0. precision: [atoms], >= 0, dimensionless; 0 means that nothing is known.
+    """
+
+    sensitivity: NDArray[np.float64]
+    precision: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        if self.sensitivity.ndim != 1 or self.sensitivity.shape != self.precision.shape:
+            raise ValueError(
+                f"prior of shapes {self.sensitivity.shape} and {self.precision.shape}; expected two of [atoms]"
+            )
+        for name, values in (("sensitivity", self.sensitivity), ("precision", self.precision)):
+            if not np.isfinite(values).all() or (values < 0).any():
+                raise ValueError(f"the prior's {name} must be finite and not negative")
