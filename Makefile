@@ -1,0 +1,53 @@
+# make simulate | test | lint | bench: each makes .venv first (Python 3.11 or later, network access to the package index).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# After set-up nothing needs a network, and nothing looks for one.
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE := 1
+
+.PHONY: simulate test lint bench setup picture constraints clean
+
+simulate: $(READY)
+	rm -rf runs/simulate
+	$(BIN)/fedsieve simulate --out runs/simulate
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@set -e; for file in benchmarks/*.py; do \
+		case $$file in */__init__.py|*/_*) continue;; esac; \
+		name=$$(basename $$file .py); \
+		grep -q '__main__' $$file || continue; \
+		echo "python -m benchmarks.$$name"; \
+		$(BIN)/python -m benchmarks.$$name; \
+	done
+
+setup: $(READY)
+
+picture: $(READY)
+	$(BIN)/python -m simulations.report.picture runs/simulate/report.json docs/images/simulate.svg
+
+constraints: $(READY)
+	{ head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
