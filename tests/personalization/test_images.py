@@ -163,7 +163,9 @@ def test_scale_and_normalization_of_the_processor_are_folded(processor: dict[str
     torch.testing.assert_close(white, torch.full_like(white, expected))
 
 
-@pytest.mark.parametrize("processor", [{"size": {"height": 3}}, {"size": "wide"}, {"image_std": 0.0}, {"image_mean": []}])
+@pytest.mark.parametrize(
+    "processor", [{"size": {"height": 3}}, {"size": "wide"}, {"image_std": 0.0}, {"image_mean": []}]
+)
 def test_a_processor_without_sense_is_refused(processor: dict[str, object]) -> None:
     with pytest.raises(UserError):
         image_preprocessing(ViTConfig(), processor)
