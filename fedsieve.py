@@ -1,0 +1,233 @@
+"""The command line: simulate a fleet, personalize one device, predict with a personal model.
+
+Heavy packages are imported inside the commands, so that `fedsieve --help` answers at once.
+"""
+
+import errno
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings, Recovery, Signal, Solver
+
+# What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
+_REFUSED = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+_DEFAULTS = PersonalizationSettings()
+
+
+class Commands(TyperGroup):
+    """Turns a user's mistake into one line and exit code 2, wherever in a command it is found."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _stop(f"error: {error}", code=2)
+        except KeyboardInterrupt:
+            _stop("interrupted", code=130)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            _stop(f"error: {error.filename or 'writing'}: {error.strerror}; nothing that was saved is lost", code=2)
+
+
+def _stop(line: str, *, code: int) -> NoReturn:
+    Console(stderr=True).print(" ".join(line.split()), style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Give every device its own small transformer; only sparsity statistics leave a device.",
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.", show_default="bundled ViT"),
+]
+BudgetOption = Annotated[
+    float, typer.Option(help="Share of the transformer blocks' weights that a personal model may keep, above 0 to 1.")
+]
+SignalOption = Annotated[
+    Signal, typer.Option(help="What a probe measures: the rise in entropy (needs no labels) or in loss (needs labels).")
+]
+ProbesOption = Annotated[
+    int, typer.Option(help="Masked forward passes that a device may spend to learn which layers it needs.")
+]
+SolverOption = Annotated[
+    Solver,
+    typer.Option(
+        help="How sensitivities are found from few probes: sparse deviation from the fleet's prior, non-negative "
+        "lasso, or orthogonal matching pursuit."
+    ),
+]
+StepsOption = Annotated[int, typer.Option(help="In how many steps a model is pruned down to its budget.")]
+ToleranceOption = Annotated[
+    float, typer.Option(help="Rise in entropy (nats, on held-out private samples) up to which a pruning step is kept.")
+]
+RecoveryOption = Annotated[
+    Recovery,
+    typer.Option(
+        help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and label-free "
+        "training (distill)."
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="Start of all random numbers; the same seed gives the same result.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
+
+
+@app.command()
+def simulate(
+    clients: Annotated[int, typer.Option(help="Number of simulated devices.")] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds of the fleet before everybody gets a personal model.")] = 3,
+    fraction: Annotated[float, typer.Option(help="Share of the devices that take part in a round.")] = 0.3,
+    partition: Annotated[
+        str,
+        typer.Option(
+            help="Who holds what: `classes` (a few classes each), `dirichlet` (uneven proportions) or `natural` "
+            "(one folder of --data for each device)."
+        ),
+    ] = "classes",
+    classes_per_client: Annotated[int, typer.Option(help="Classes on each device, with `--partition classes`.")] = 3,
+    alpha: Annotated[float, typer.Option(help="Evenness of `--partition dirichlet`: smaller is more uneven.")] = 0.5,
+    samples: Annotated[int, typer.Option(help="Private images of each device.")] = 200,
+    budget: BudgetOption = _DEFAULTS.budget,
+    signal: SignalOption = _DEFAULTS.signal,
+    probes: ProbesOption = _DEFAULTS.probes,
+    solver: SolverOption = _DEFAULTS.solver,
+    steps: StepsOption = _DEFAULTS.steps,
+    tolerance: ToleranceOption = _DEFAULTS.tolerance,
+    recovery: RecoveryOption = _DEFAULTS.recovery,
+    seed: SeedOption = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Class folders of images, idx files, or .npz.", show_default="bundled Fashion-MNIST subset"),
+    ] = None,
+    model: ModelOption = None,
+    engine: Annotated[str, typer.Option(help="`in-process`, or `ray` for Flower's simulation engine.")] = "in-process",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a fleet: rounds of statistics, then a personal model for every device, and a report."""
+    settings = {name: value for name, value in locals().items() if name != "as_json"}
+    settings["out"] = _run_folder(out, resume=resume)
+
+    from simulations.fleet import FleetSettings, run_fleet
+    from simulations.report.files import write_files
+    from simulations.report.progress import RoundProgress
+    from simulations.report.tables import clients_table, summary_table
+
+    fleet = FleetSettings(**settings)
+    with RoundProgress(Console(stderr=True), rounds=rounds + 1) as progress:
+        result = run_fleet(fleet, on_round=progress.show)
+    report = write_files(result, fleet.out)
+    if as_json:
+        typer.echo(json.dumps({"out": str(fleet.out), "summary": report["summary"]}, indent=2))
+    else:
+        Console().print(summary_table(report), clients_table(report))
+        typer.echo(f"{fleet.out / 'report.html'}: the figures of this run; report.json beside it: the numbers")
+
+
+def _run_folder(out: Path | None, *, resume: bool) -> Path:
+    if resume and out is None:
+        raise UserError("--resume needs --out, the folder of the run to go on with")
+    folder = out or Path("runs") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file; expected a folder for this run")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: holds another run; choose another folder, or continue that run with --resume")
+    return folder
+
+
+@app.command()
+def personalize(
+    data: Annotated[Path, typer.Option(help="This device's images: a folder, or class folders if there are labels.")],
+    out: Annotated[Path, typer.Option(help="Folder for the personal model.")],
+    model: ModelOption = None,
+    budget: BudgetOption = _DEFAULTS.budget,
+    signal: SignalOption = _DEFAULTS.signal,
+    probes: ProbesOption = _DEFAULTS.probes,
+    solver: SolverOption = _DEFAULTS.solver,
+    steps: StepsOption = _DEFAULTS.steps,
+    tolerance: ToleranceOption = _DEFAULTS.tolerance,
+    recovery: RecoveryOption = _DEFAULTS.recovery,
+    prior: Annotated[
+        Path | None, typer.Option(help="report.json of a fleet with the same model: start from what the fleet knows.")
+    ] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut a personal model for one device from its own images, without a fleet."""
+    settings = PersonalizationSettings(
+        budget=budget,
+        signal=signal,
+        probes=probes,
+        solver=solver,
+        steps=steps,
+        tolerance=tolerance,
+        recovery=recovery,
+        seed=seed,
+    )
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):
+        raise UserError(f"{out}: holds something else; choose a new folder, or that of an earlier personal model")
+
+    from simulations.device import personalize_folder
+    from simulations.report.device import footprint_table, headline, layers_table
+
+    report = personalize_folder(data, out, model=model, prior=prior, settings=settings)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        Console().print(layers_table(report), footprint_table(report), headline(report))
+        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} IMAGE")
+
+
+@app.command()
+def predict(
+    model_folder: Annotated[Path, typer.Argument(help="Folder of a personal model.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a personal model sees on images: file, class, probability."""
+    from simulations.device import predict_files
+    from simulations.report.device import predictions_table
+
+    predictions = predict_files(model_folder, images)
+    if as_json:
+        typer.echo(json.dumps(predictions, indent=2))
+    else:
+        Console().print(predictions_table(predictions))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

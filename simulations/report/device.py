@@ -1,0 +1,66 @@
+"""What one device's commands print, as Rich tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from simulations.report.figures import format_r2
+from simulations.report.units import format_bytes, format_figure
+
+
+def layers_table(report: Mapping[str, Any]) -> Table:
+    """Return the layers with what was found about each: sensitivity and precision at each probe level, and its cut."""
+    table = Table(title="layers", title_justify="left")
+    table.add_column("layer", no_wrap=True)
+    for level in report["probe_levels"]:
+        table.add_column(f"nats at {level:.0%} off", justify="right")
+        table.add_column("precision", justify="right")
+    table.add_column("removed", justify="right")
+    table.add_column("")
+    for layer in report["layers"]:
+        measured = zip(layer["sensitivity"], layer["precision"], strict=True)
+        cells = [text for nats, precision in measured for text in (f"{nats:.4f}", f"{precision:.2g}")]
+        removed = format_figure(layer["level"], "share")
+        table.add_row(layer["layer"], *cells, removed, "personalized" if layer["personalized"] else "generic")
+    return table
+
+
+def footprint_table(report: Mapping[str, Any]) -> Table:
+    """Return the dense and the personal model's footprint side by side."""
+    dense, personal = report["footprint"]["dense"], report["footprint"]["personal"]
+    table = Table(title="footprint", title_justify="left")
+    for name in ("", "dense", "personal"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("weights", f"{dense['weights']:,}", f"{personal['weights']:,}")
+    table.add_row("of these in blocks", f"{dense['block_weights']:,}", f"{personal['block_weights']:,}")
+    table.add_row("size", format_bytes(dense["bytes"]), format_bytes(personal["bytes"]))
+    table.add_row("multiply-accumulates", f"{dense['macs']:,}", f"{personal['macs']:,}")
+    for label, key, kind in (
+        ("latency, one image", "latency_ms", "milliseconds"),
+        ("peak memory", "peak_memory_bytes", "bytes"),
+    ):
+        table.add_row(label, format_figure(dense[key], kind), format_figure(personal[key], kind))
+    return table
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return how well the search fits and how close the personal model stays to the dense one."""
+    fit = "too few probes to tell" if report["fit_r2"] is None else format_r2(report["fit_r2"])
+    return (
+        f"{report['samples']} private images, {report['evaluations']} evaluations, {report['seconds']:.1f} s. "
+        f"R2 of held-out probes: {fit}. On held-out private images the personal model agrees with the dense one on "
+        f"{format_figure(report['agreement'], 'share')}, at {report['entropy_increase']:.4f} nats of entropy increase."
+    )
+
+
+def predictions_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row for each file: its name, the most likely class and its probability."""
+    table = Table()
+    table.add_column("file", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for prediction in predictions:
+        probability = format_figure(prediction["probability"], "share")
+        table.add_row(prediction["file"], prediction["class"], probability)
+    return table

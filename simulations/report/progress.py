@@ -1,0 +1,54 @@
+"""What a run shows while it goes: a bar on a terminal, one plain line a round elsewhere."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from simulations.report.units import format_bytes
+
+
+def round_line(record: Mapping[str, Any], rounds: int) -> str:
+    """Return one line about a round's record; the last of `rounds` is the pass in which everybody gets a model."""
+    name = "final pass" if record["round"] == rounds else f"round {record['round']}"
+    return (
+        f"{name}: {record['clients_replied']} of {record['clients_sampled']} clients replied, "
+        f"{format_bytes(record['downlink_bytes'])} down, {format_bytes(record['uplink_bytes'])} up, "
+        f"{record['seconds']:.1f} s"
+    )
+
+
+class RoundProgress:
+    """Shows each round on `console` (standard error, so that results can be piped); `rounds` counts the final pass."""
+
+    def __init__(self, console: Console, *, rounds: int) -> None:
+        """Set up the bar; it is drawn only on a terminal."""
+        self._console, self._rounds = console, rounds
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("rounds", total=rounds)
+
+    def __enter__(self) -> Self:
+        """Start the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Tell that a round is done, with its record as it stands in the report."""
+        self._console.print(round_line(record, self._rounds), highlight=False, soft_wrap=True)
+        self._bar.advance(self._task)
