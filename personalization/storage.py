@@ -1,0 +1,205 @@
+"""Save a personal model as safetensors with a manifest, and load it without the model that it was cut from.
+
+The weights file is named after its hash and the manifest names it, so putting the new manifest in place is the one
+step that makes a new model valid: a crash or a full disk before it leaves the old model, after it the new one.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from personalization.errors import UserError
+from personalization.files import remove_temporary, write_atomically
+from personalization.layers import Layer, linear_bias
+from personalization.manifest import ATTENTION_KINDS, STORED_DTYPES, LayerRecord, Manifest
+from personalization.skeleton import build_personal_skeleton, linear_kind
+
+MANIFEST_FILE = "manifest.json"
+_WEIGHTS_PATTERN = "model-*.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedPersonalModel:
+    """A personal model in eval mode, float32, and the manifest that it was saved with."""
+
+    model: nn.Module
+    manifest: Manifest
+
+
+def save_personal_model(
+    folder: Path | str,
+    model: nn.Module,
+    *,
+    layers: Sequence[Layer],
+    kept: Sequence[NDArray[np.int64]],
+    backbone: str = "",
+    labels: Sequence[str] = (),
+    preprocessing: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    extra: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Save `model`, cut by `cut_model` with these `layers` of the dense model and these `kept` units.
+
+    dtype: `float32` (exact) or `float16` (half the bytes; rounded once). backbone, labels, preprocessing and extra
+    are kept in the manifest as they are. Files can be read by their owner only. A model saved before in `folder`
+    stays valid until the new one is complete. Raises UserError when the disk is full or the folder cannot be written,
+    and for a model that is not one of transformers or does not fit `dtype`.
+    """
+    folder = Path(folder)
+    if dtype not in STORED_DTYPES:
+        raise UserError(f"dtype {dtype!r}: expected one of {', '.join(STORED_DTYPES)}")
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"{type(model).__name__}: not a model of transformers, so it cannot be saved to be loaded again"
+        )
+    tensors, tied = stored_tensors(model, dtype)
+    data = save(tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    attention = model.config._attn_implementation
+    generation = getattr(model, "generation_config", None)
+    manifest = Manifest(
+        architecture=type(model).__name__,
+        config=model.config.to_dict() | {"_name_or_path": ""},
+        attention=attention if attention in ATTENTION_KINDS else ATTENTION_KINDS[0],
+        generation=None if generation is None else generation.to_dict(),
+        layers=tuple(_layer_record(model, layer, units) for layer, units in zip(layers, kept, strict=True)),
+        tied=tied,
+        weights_file=f"model-{digest[:16]}.safetensors",
+        weights_sha256=digest,
+        weights_bytes=len(data),
+        dtype=dtype,
+        backbone=backbone,
+        preprocessing=None if preprocessing is None else dict(preprocessing),
+        labels=tuple(labels),
+        extra=dict(extra or {}),
+    )
+    manifest = Manifest.from_json(manifest.to_json(), str(folder / MANIFEST_FILE))  # as it will be read
+    _write(folder, manifest, data)
+    return manifest
+
+
+def load_personal_model(folder: Path | str) -> LoadedPersonalModel:
+    """Load what `save_personal_model` saved; in float32 its outputs are bit for bit those of the model that was saved.
+
+    Needs neither the dense model nor a network. Raises UserError for files that are missing, truncated, corrupt or
+    changed, for a manifest that does not fit, and for a format that is newer than this version.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    model = build_personal_skeleton(manifest)
+    tensors = _read_weights(folder / manifest.weights_file, manifest)
+    for second, first in manifest.tied.items():
+        if first not in tensors or second in tensors:
+            raise UserError(f"{folder / MANIFEST_FILE}: tied parameters {second} and {first} are not in the weights")
+        tensors[second] = tensors[first]
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+        for second, first in manifest.tied.items():
+            path, _, name = second.rpartition(".")
+            setattr(model.get_submodule(path), name, model.get_parameter(first))
+        if manifest.generation is not None:
+            decoder: Any = model
+            decoder.generation_config = GenerationConfig.from_dict(manifest.generation)
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: weights and manifest do not fit together ({reason})") from None
+    return LoadedPersonalModel(model.eval(), manifest)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Read the manifest of a saved personal model alone. Raises UserError when it is missing or malformed."""
+    path = Path(folder) / MANIFEST_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no personal model here; expected a folder with {MANIFEST_FILE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); save the personal model again") from None
+    return Manifest.from_json(text, str(path))
+
+
+def stored_tensors(model: nn.Module, dtype: str = "float32") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors to store, floating ones as `dtype`, and the parameters that are only second names of one.
+
+    Raises UserError for a value that is not finite, or is not any more in `dtype`.
+    """
+    first_names: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(id(parameter), name)
+        if first != name:
+            tied[name] = first
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if name not in tied:
+            stored = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+            if not bool(torch.isfinite(stored).all()):
+                raise UserError(f"{name}: a weight is not a finite number in {dtype}; the model was not saved")
+            tensors[name] = stored.contiguous()
+    return tensors, tied
+
+
+def _layer_record(model: nn.Module, layer: Layer, units: NDArray[np.int64]) -> LayerRecord:
+    writer = model.get_submodule(layer.writer)
+    return LayerRecord(
+        units=layer.units,
+        kept=tuple(units.tolist()),
+        writer=linear_kind(writer),
+        writer_bias=linear_bias(writer) is not None,
+    )
+
+
+def _write(folder: Path, manifest: Manifest, data: bytes) -> None:
+    text = manifest.to_json().encode()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(folder / manifest.weights_file, data)
+        write_atomically(folder / MANIFEST_FILE, text)
+    except OSError as error:
+        _remove_unnamed(folder)
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{folder}: the personal model was not saved ({reason}); a model saved before is kept"
+        ) from None
+    _remove_unnamed(folder)
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove weights that the manifest in place does not name; what cannot be removed is left to the next save."""
+    with contextlib.suppress(OSError, UserError):
+        remove_temporary(folder)
+        named = read_manifest(folder).weights_file if (folder / MANIFEST_FILE).exists() else None
+        for path in folder.glob(_WEIGHTS_PATTERN):
+            if path.name != named:
+                path.unlink(missing_ok=True)
+
+
+def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    try:
+        size = path.stat().st_size
+        if size != manifest.weights_bytes:
+            raise UserError(
+                f"{path}: {size} bytes, expected {manifest.weights_bytes}; the file is truncated or changed, "
+                "save the personal model again"
+            )
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != manifest.weights_sha256:
+            raise UserError(f"{path}: its hash is not the manifest's; the file was changed, save the model again")
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing, though the manifest names it; save the personal model again") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); save the personal model again") from None
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
