@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -265,8 +266,6 @@ def test_changed_weights(saved):
 
 
 def replace_weights(folder, data):
-    import hashlib
-
     weights_file(folder).write_bytes(data)
     edit_manifest(folder, weights_sha256=hashlib.sha256(data).hexdigest(), weights_bytes=len(data))
 
