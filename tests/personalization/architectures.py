@@ -139,7 +139,7 @@ def _gpt2(shape: Shape) -> PreTrainedModel:
     )
 
 
-_BUILDERS: dict[str, Callable[[Shape], PreTrainedModel]] = {
+BUILDERS: dict[str, Callable[[Shape], PreTrainedModel]] = {
     "vit": lambda shape: ViTForImageClassification(ViTConfig(**_vision(shape))),
     "deit": lambda shape: DeiTForImageClassification(DeiTConfig(**_vision(shape))),
     "dinov2": _dinov2,
@@ -148,7 +148,7 @@ _BUILDERS: dict[str, Callable[[Shape], PreTrainedModel]] = {
     "llama": lambda shape: LlamaForCausalLM(LlamaConfig(**_decoder(shape), tie_word_embeddings=False)),
     "qwen2": lambda shape: Qwen2ForCausalLM(Qwen2Config(**_decoder(shape), tie_word_embeddings=True)),
 }
-ARCHITECTURES = tuple(_BUILDERS)
+ARCHITECTURES = tuple(BUILDERS)
 DECODERS = ("gpt2", "llama", "qwen2")
 
 
@@ -163,7 +163,7 @@ def _randomize(model: nn.Module, generator: torch.Generator) -> None:
 def build(name: str, shape: Shape = Shape(), seed: int = 0) -> Case:
     """Build one architecture with random weights and random inputs; texts but the first are padded on the right."""
     generator = torch.Generator().manual_seed(seed)
-    model = _BUILDERS[name](shape).eval()
+    model = BUILDERS[name](shape).eval()
     _randomize(model, generator)
     if name in ("vit", "deit", "dinov2"):
         inputs = {"pixel_values": torch.randn(3, 3, 8, 8, generator=generator)}
