@@ -1,0 +1,37 @@
+"""Why a client could not do what it was asked to: the only thing that it says about a failure."""
+
+from enum import IntEnum
+
+
+class ClientFailure(IntEnum):
+    """Codes of error replies, above those that Flower uses itself. A code carries no text: text could carry data."""
+
+    BACKBONE_MISSING = 101
+    """The cached backbone is not what the server believes; it should send everything."""
+    REQUEST_INVALID = 102
+    """The plan, the manifest or a tensor does not fit or does not match its hash."""
+    DATA_UNUSABLE = 103
+    """No private data, too little of it, or data that do not fit the model."""
+    STATE_UNWRITABLE = 104
+    """The client's own directory could not be read or written."""
+    EGRESS_REFUSED = 105
+    """The reply held something that may not leave; the guard stopped it."""
+    FAILED = 106
+    """Anything else. What happened stands in the client's own log."""
+
+
+class ClientError(Exception):
+    """Ends a client's work on a message; only `code` leaves the device."""
+
+    def __init__(self, code: ClientFailure, detail: str) -> None:
+        """Take the code for the server and a detail for the client's own log."""
+        super().__init__(detail)
+        self.code = code
+
+
+def failure_name(code: int) -> str:
+    """Return the name of an error code; codes that are not ours (node lost, application crashed) keep their number."""
+    try:
+        return ClientFailure(code).name.lower()
+    except ValueError:
+        return f"flower_{code}"
