@@ -1,0 +1,1 @@
+"""How a fleet's statistics vectors become one."""
