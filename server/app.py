@@ -1,0 +1,43 @@
+"""The Flower ServerApp: `flwr run` starts it, and the simulations start the same one in process."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.rounds import FleetServer, OnRound
+from server.settings import ConfigValue, read_settings
+from strategies.registry import make_strategy
+
+
+def make_app(*, config: Mapping[str, ConfigValue] | None = None, on_round: OnRound | None = None) -> ServerApp:
+    """Return the ServerApp.
+
+    config: values that come before those of Flower's run configuration. on_round: called with each round's record.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        # Imported here, so that loading the app stays quick where only its existence is asked for.
+        from personalization.backbone import load_backbone
+        from server.backbone import GenericBackbone
+
+        run_config: dict[str, Any] = {**context.run_config, **(config or {})}
+        settings = read_settings(run_config)
+        strategy = make_strategy(settings.strategy)
+        loaded = load_backbone(settings.model)
+        preprocessing = loaded.preprocessing
+        description = {
+            "identifier": loaded.identifier,
+            "labels": list(loaded.labels),
+            "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+        }
+        backbone = GenericBackbone(loaded.model, description, settings.levels)
+        FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round).run(grid)
+
+    return app
+
+
+app = make_app()

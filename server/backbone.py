@@ -1,0 +1,86 @@
+"""The untouched backbone on the server, and what of it a node still needs."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from personalization.groups import unit_groups
+from personalization.layers import find_layers
+from personalization.pieces import make_manifest, split_backbone
+from personalization.plan import Plan
+from personalization.statistics import StatisticsLayout
+from server.data_free import group_folds
+from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
+
+Flags = NDArray[np.bool_]
+_CACHED_TRANSFERS = 4
+
+
+class GenericBackbone:
+    """The pieces of the backbone by hash, and the transfers that bring a node up to a plan.
+
+    The dense pieces are kept whatever the fleet drops, so that a group can be restored. `layout` is that of the
+    statistics vectors for `levels` probe levels.
+    """
+
+    def __init__(self, model: PreTrainedModel, description: Mapping[str, Any], levels: int) -> None:
+        """Split `model` (float32, in evaluation mode) into pieces. Raises UserError for models not understood.
+
+        description: what devices must know about it beside its config, see `BackboneManifest`.
+        """
+        self.model = model
+        self.layers = find_layers(model)
+        self.groups = unit_groups(model, self.layers)
+        self.pieces = split_backbone(model, self.layers, self.groups)
+        self.manifest = make_manifest(model, description, self.groups, self.pieces)
+        self.root = self.manifest.root
+        self.layout = StatisticsLayout(len(self.layers), levels, self.manifest.group_count)
+        self._transfers: dict[bytes, ArrayRecord] = {}
+        self._lock = threading.Lock()
+
+    def units(self, flags: Flags) -> int:
+        """Return the number of units in the groups that are set in `flags` [groups]."""
+        sizes = np.array([len(group) for groups in self.groups for group in groups])
+        return int(sizes[flags].sum())
+
+    def request(self, plan: Plan, lacking: Flags | None) -> RecordDict:
+        """Return what a node is sent: the plan, and what it needs for it.
+
+        lacking [groups]: the groups without which the node is believed to be; None if it is believed to have nothing.
+        A node that has nothing gets the generic backbone: everything but the dropped groups. A node that lacks a
+        group which the plan no longer drops gets that group.
+        """
+        content = RecordDict({PLAN: plan_record(plan, self.layout, self.root)})
+        if lacking is None:
+            content[MANIFEST] = ConfigRecord(self.manifest.to_record())
+            content[PIECES] = self._pieces(send=~plan.dropped, lacking=plan.dropped, base=True)
+        elif (lacking & ~plan.dropped).any():
+            content[PIECES] = self._pieces(send=lacking & ~plan.dropped, lacking=lacking & plan.dropped, base=False)
+        return content
+
+    def lacking_after(self, plan: Plan, lacking: Flags | None) -> Flags:
+        """Return what a node lacks once it has answered a request."""
+        return plan.dropped.copy() if lacking is None else lacking & plan.dropped
+
+    def _pieces(self, *, send: Flags, lacking: Flags, base: bool) -> ArrayRecord:
+        key = bytes([base]) + np.packbits(send).tobytes() + np.packbits(lacking).tobytes()
+        with self._lock:
+            if key not in self._transfers:
+                if len(self._transfers) >= _CACHED_TRANSFERS:
+                    self._transfers.pop(next(iter(self._transfers)))
+                self._transfers[key] = pieces_record(self._tensors(send, lacking, base))
+            return self._transfers[key]
+
+    def _tensors(self, send: Flags, lacking: Flags, base: bool) -> dict[str, Tensor]:
+        first = len(self.manifest.base)
+        wanted = [base] * first + list(send)
+        tensors = {str(i): piece for i, piece in enumerate(self.pieces.values()) if wanted[i]}
+        for layer, fold in group_folds(self.model, self.layers, self.groups, lacking).items():
+            tensors[f"fold.{layer}"] = fold
+        return tensors

@@ -1,0 +1,93 @@
+"""The journal of a run: after every round one atomic file with all that a restarted server needs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalization.atomic import write_bytes
+from personalization.errors import UserError
+from server.planning import FleetKnowledge
+
+JOURNAL = "journal.json"
+# What may differ between a run and its continuation: how it is called, not what it computes.
+_FREE_KEYS = frozenset({"resume", "out-dir"})
+
+
+@dataclass
+class Journal:
+    """The state of a run.
+
+    settings: the run configuration. root: hash of the backbone in hexadecimal. rounds: one record each, as they stand
+    in the report. nodes: for each node id what it lacks, see `GenericBackbone.request`. final: the record of the
+    final pass, None until it is done.
+    """
+
+    settings: dict[str, Any]
+    root: str
+    knowledge: FleetKnowledge
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    nodes: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    final: dict[str, Any] | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the journal; a reader sees the old one or the new one, whatever happens."""
+        record = {
+            "settings": self.settings,
+            "root": self.root,
+            "knowledge": self.knowledge.to_json(),
+            "rounds": self.rounds,
+            "nodes": {str(node): np.flatnonzero(lacking).tolist() for node, lacking in self.nodes.items()},
+            "final": self.final,
+        }
+        write_json(folder / JOURNAL, record)
+
+
+def load_journal(folder: Path) -> Journal:
+    """Return the journal in `folder`. Raises UserError if there is none or it can't be read."""
+    path = folder / JOURNAL
+    if not path.is_file():
+        raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
+    try:
+        record = json.loads(path.read_text())
+        knowledge = FleetKnowledge.from_json(record["knowledge"])
+        nodes = {}
+        for node, groups in record["nodes"].items():
+            nodes[int(node)] = np.zeros(len(knowledge.dropped), dtype=np.bool_)
+            nodes[int(node)][groups] = True
+        settings, root = record["settings"], record["root"]
+        return Journal(settings, root, knowledge, record["rounds"], nodes, record["final"])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path}: damaged journal; start the run again in another folder") from error
+
+
+def open_journal(
+    folder: Path, *, settings: Mapping[str, Any], root: bytes, empty: FleetKnowledge, resume: bool
+) -> Journal:
+    """Return the journal to go on with: a new one, or with `resume` the one in `folder`.
+
+    Raises UserError if the folder holds another run and `resume` is not set, if there is nothing to resume, or if
+    settings or backbone differ; the text says which.
+    """
+    wanted = {key: value for key, value in sorted(settings.items()) if key not in _FREE_KEYS}
+    if not resume:
+        if (folder / JOURNAL).exists():
+            raise UserError(f"{folder}: holds another run; choose another folder, or continue that run with --resume")
+        return Journal(wanted, root.hex(), empty)
+    journal = load_journal(folder)
+    changed = [key for key in sorted({*wanted, *journal.settings}) if wanted.get(key) != journal.settings.get(key)]
+    if changed:
+        differences = ", ".join(f"{k} was {journal.settings.get(k)!r} and is {wanted.get(k)!r}" for k in changed)
+        raise UserError(f"{folder}: cannot resume with different settings: {differences}")
+    if journal.root != root.hex():
+        raise UserError(f"{folder}: cannot resume with a different model; give the one that the run began with")
+    return journal
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write JSON atomically; makes the folder if need be."""
+    write_bytes(path, json.dumps(record, indent=1, allow_nan=False).encode())

@@ -1,0 +1,144 @@
+"""The server's loop: rounds, then a final pass in which every client gets its personal model."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import MessageType
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from personalization.errors import UserError
+from personalization.statistics import SCALARS
+from server.backbone import GenericBackbone
+from server.exchange import Outcome, exchange
+from server.journal import Journal, open_journal, write_json
+from server.planning import FleetKnowledge, learn
+from server.sampling import quorum_size, sample_nodes, wait_for_nodes
+from server.settings import ServerSettings
+from strategies.base import Strategy
+
+OnRound = Callable[[dict[str, Any]], None]
+RESULTS = "rounds.json"
+
+
+class FleetServer:
+    """Drives a fleet through a run, journals every round, and goes on from the journal after a crash."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        backbone: GenericBackbone,
+        strategy: Strategy,
+        *,
+        run_config: Mapping[str, Any],
+        on_round: OnRound | None = None,
+    ) -> None:
+        """Open the journal. Raises UserError as `open_journal` does.
+
+        run_config: what the journal remembers of the settings. on_round: called with each round's record.
+        """
+        self.settings, self.backbone, self.strategy = settings, backbone, strategy
+        self.folder = settings.out / "server"
+        self._on_round = on_round or (lambda record: None)
+        self._group_layer = np.repeat(
+            np.arange(len(backbone.groups)), [len(layer_groups) for layer_groups in backbone.groups]
+        )
+        self.journal: Journal = open_journal(
+            self.folder,
+            settings=run_config,
+            root=backbone.root,
+            empty=FleetKnowledge.empty(backbone.layout),
+            resume=settings.resume,
+        )
+
+    def run(self, grid: Grid) -> Journal:
+        """Run the rounds that the journal does not hold yet, and the final pass. Raises UserError."""
+        self.journal.save(self.folder)
+        for number in range(len(self.journal.rounds) + 1, self.settings.rounds + 1):
+            self._on_round(self._round(grid, number))
+        if self.journal.final is None:
+            self._on_round(self._final_pass(grid))
+        write_json(self.folder / RESULTS, {"rounds": self.journal.rounds, "final": self.journal.final})
+        return self.journal
+
+    def _round(self, grid: Grid, number: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        nodes = self._nodes(grid)
+        sampled = sample_nodes(nodes, fraction=self.settings.fraction, seed=self.settings.seed, round_number=number)
+        outcome = self._exchange(grid, number, sampled, self.settings.probes, MessageType.TRAIN)
+        record = self._record(number, len(sampled), outcome)
+        if len(outcome.vectors) >= quorum_size(len(sampled), self.settings.quorum):
+            record["fleet"] = self._learn(outcome, number)
+        record["seconds"] = time.perf_counter() - started
+        self.journal.rounds.append(record)
+        self.journal.save(self.folder)
+        return record
+
+    def _final_pass(self, grid: Grid) -> dict[str, Any]:
+        started = time.perf_counter()
+        nodes = self._nodes(grid)
+        number = self.settings.rounds + 1
+        outcome = self._exchange(grid, number, nodes, self.settings.final_probes, MessageType.EVALUATE)
+        record = self._record(number, len(nodes), outcome)
+        record["seconds"] = time.perf_counter() - started
+        self.journal.final = record
+        self.journal.save(self.folder)
+        return record
+
+    def _nodes(self, grid: Grid) -> list[int]:
+        return wait_for_nodes(grid, fewest=self.settings.min_nodes, deadline=self.settings.node_deadline)
+
+    def _exchange(self, grid: Grid, version: int, nodes: list[int], probes: int, message_type: str) -> Outcome:
+        plan = self.journal.knowledge.plan(
+            self.backbone.layout, version=version, probes=probes, budget=self.settings.budget
+        )
+        outcome = exchange(
+            grid,
+            self.backbone,
+            plan,
+            nodes,
+            believed=self.journal.nodes,
+            message_type=message_type,
+            deadline=self.settings.deadline,
+        )
+        if not outcome.vectors:
+            reasons = ", ".join(f"{count} {name}" for name, count in sorted(outcome.failures.items()))
+            raise UserError(
+                f"round {version}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs"
+            )
+        self.journal.nodes.update(outcome.lacking)
+        return outcome
+
+    def _learn(self, outcome: Outcome, number: int) -> dict[str, float]:
+        layout = self.backbone.layout
+        reduced: NDArray[np.float64] = self.strategy([v for _, v in sorted(outcome.vectors.items())], layout)
+        knowledge = learn(
+            self.journal.knowledge,
+            reduced,
+            layout,
+            self._group_layer,
+            clients=len(outcome.vectors),
+            round_number=number,
+            settings=self.settings.planning,
+        )
+        self.journal.knowledge = knowledge
+        return dict(zip(SCALARS, reduced[layout.field("scalars")].tolist(), strict=True))
+
+    def _record(self, number: int, sampled: int, outcome: Outcome) -> dict[str, Any]:
+        traffic = outcome.traffic
+        return {
+            "round": number,
+            "clients_sampled": sampled,
+            "clients_replied": len(outcome.vectors),
+            "failures": dict(sorted(outcome.failures.items())),
+            "dropped_units": self.backbone.units(self.journal.knowledge.dropped),
+            "uplink_bytes": traffic.uplink_bytes,
+            "downlink_bytes": traffic.downlink_bytes,
+            "replies": traffic.replies,
+            "first_contacts": traffic.first_contacts,
+            "first_contact_bytes": traffic.first_contact_bytes,
+            "later_messages": traffic.later,
+            "later_bytes": traffic.later_bytes,
+        }

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from personalization.errors import UserError
+from personalization.statistics import StatisticsLayout
+from server.journal import JOURNAL, Journal, load_journal, open_journal
+from server.planning import FleetKnowledge
+
+EMPTY = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
+SETTINGS = {"seed": 1, "budget": 0.5, "out-dir": "/a", "resume": False}
+
+
+def start(folder, settings=SETTINGS, *, root=b"r", resume=False) -> Journal:
+    return open_journal(folder, settings=settings, root=root, empty=EMPTY, resume=resume)
+
+
+def test_a_journal_survives_its_file(tmp_path):
+    journal = start(tmp_path)
+    journal.rounds.append({"round": 1, "seconds": 1 / 3})
+    journal.nodes[2**63 - 1] = np.array([False, True, False, False])
+    journal.save(tmp_path)
+    back = load_journal(tmp_path)
+    assert (back.rounds, back.root, back.final) == (journal.rounds, journal.root, None)
+    assert np.array_equal(back.nodes[2**63 - 1], journal.nodes[2**63 - 1])
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path):
+    start(tmp_path).save(tmp_path)
+    with pytest.raises(UserError, match="another run"):
+        start(tmp_path)
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(UserError, match="no run to resume"):
+        start(tmp_path, resume=True)
+
+
+def test_resuming_with_other_settings_names_them(tmp_path):
+    start(tmp_path).save(tmp_path)
+    with pytest.raises(UserError, match=r"budget was 0\.5 and is 0\.3"):
+        start(tmp_path, {**SETTINGS, "budget": 0.3}, resume=True)
+    with pytest.raises(UserError, match="probes was None and is 6"):
+        start(tmp_path, {**SETTINGS, "probes": 6}, resume=True)
+    with pytest.raises(UserError, match="different model"):
+        start(tmp_path, root=b"s", resume=True)
+
+
+def test_how_a_run_is_called_may_differ(tmp_path):
+    start(tmp_path).save(tmp_path)
+    assert start(tmp_path, {**SETTINGS, "out-dir": "/b", "resume": True}, resume=True).root == b"r".hex()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {}}'])
+def test_a_damaged_journal_is_named(tmp_path, text):
+    (tmp_path / JOURNAL).write_text(text)
+    with pytest.raises(UserError, match="damaged journal"):
+        load_journal(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_old_journal(tmp_path):
+    journal = start(tmp_path)
+    journal.save(tmp_path)
+    before = (tmp_path / JOURNAL).read_bytes()
+    journal.rounds.append({"round": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        journal.save(tmp_path)
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    assert json.loads(before)["rounds"] == []
+    assert [p.name for p in tmp_path.iterdir()] == [JOURNAL]
