@@ -1,0 +1,1 @@
+"""The device's end: private data, private state, and the guard on what leaves."""

@@ -1,0 +1,71 @@
+"""The Flower ClientApp: `flwr run` and a SuperNode start it, and the simulations start the same one in process."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from client.data import Config, ConfigValue, PrivateData, load_private_data
+from client.egress import egress_guard
+from client.state import ClientState
+
+
+def make_app(
+    load: PrivateData = load_private_data,
+    *,
+    config: Mapping[str, ConfigValue] | None = None,
+    personalize: Callable[..., Any] | None = None,
+) -> ClientApp:
+    """Return the ClientApp.
+
+    load: where the private samples come from. config: values that come before those of Flower's run configuration.
+    personalize: called instead of `personalization.personalize.personalize`, with the same arguments.
+    """
+    from client.backbone import BackboneShelf
+
+    shelf = BackboneShelf()
+    app = ClientApp(mods=[_with_config(config or {}), egress_guard])
+
+    def answer_message(message: Message, context: Context) -> Message:
+        from client.work import answer
+
+        content = answer(
+            message.content,
+            state=ClientState.of(context),
+            shelf=shelf,
+            client=_client_name(context),
+            node_config=context.node_config,
+            run_config=context.run_config,
+            load=load,
+            personalize=personalize,
+        )
+        return Message(content, reply_to=message)
+
+    app.train()(answer_message)
+    app.evaluate()(answer_message)
+    return app
+
+
+def _with_config(config: Mapping[str, ConfigValue]) -> Callable[[Message, Context, ClientAppCallable], Message]:
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        own = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config=context.node_config,
+            state=context.state,
+            run_config={**context.run_config, **config},
+        )
+        return call_next(message, own)
+
+    return mod
+
+
+def _client_name(context: Context) -> str:
+    """Return what tells this client's random numbers from another's."""
+    own: Config = context.node_config
+    return str(own.get("partition-id", context.node_id))
+
+
+app = make_app()

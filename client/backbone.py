@@ -1,0 +1,137 @@
+"""The generic layers on the device: received, checked against their hashes, cached, and put together."""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.torch
+import torch
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from client.data import InputFacts
+from client.state import ClientState
+from personalization.codes import ClientError, ClientFailure
+from personalization.groups import UnitGroups
+from personalization.images import ImagePreprocessing
+from personalization.layers import Layer, find_layers
+from personalization.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
+from strategies.protocol import read_manifest, read_pieces
+
+CACHE = "backbone.safetensors"
+_FOLD = "fold."
+
+
+@dataclass(frozen=True)
+class LocalBackbone:
+    """The generic backbone that a device holds.
+
+    groups: the fleet's, per layer. facts: what its inputs look like. identifier: the server's name for it. dtype: in
+    which it travelled, and in which personal models are stored.
+    """
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    groups: UnitGroups
+    facts: InputFacts
+    identifier: str
+    dtype: str
+
+
+class BackboneShelf:
+    """Backbones put together, the last few by what they are made of.
+
+    A deployed client puts together one for each message; the clients of one simulating process share them, which
+    is sound because personalization does not modify the backbone.
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        """Keep at most `size` backbones."""
+        self._size = size
+        self._kept: OrderedDict[tuple[bytes, bytes], LocalBackbone] = OrderedDict()
+
+    def get(self, content: RecordDict, state: ClientState, root: bytes, dropped: NDArray[np.bool_]) -> LocalBackbone:
+        """Store what a request brings and return the backbone for its plan.
+
+        root: hash that the plan names. dropped [groups]: what the plan drops; only such groups may be lacking.
+        Raises PieceError if something doesn't match its hash, and ClientError (backbone missing) if the cache is not
+        what the server believes.
+        """
+        _store(content, state)
+        manifest, tensors = _read_cache(state)
+        if manifest.root != root or manifest.group_count != len(dropped):
+            raise ClientError(ClientFailure.BACKBONE_MISSING, "the cached backbone is another one")
+        first = len(manifest.base)
+        held = np.array([str(first + group) in tensors for group in range(manifest.group_count)])
+        if (~held & ~dropped).any():
+            raise ClientError(ClientFailure.BACKBONE_MISSING, "the cache lacks groups that the plan does not drop")
+        key = (root, np.packbits(held).tobytes())
+        if key not in self._kept:
+            self._kept[key] = _assemble(manifest, tensors)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def _store(content: RecordDict, state: ClientState) -> None:
+    """Write what a request carries to the cache, once every piece has been checked against its hash."""
+    manifest, arrived = read_manifest(content), read_pieces(content)
+    if manifest is None and not arrived:
+        return
+    tensors: dict[str, Tensor] = {}
+    if manifest is None:
+        manifest, cached = _read_cache(state)
+        tensors = {name: tensor for name, tensor in cached.items() if not name.startswith(_FOLD)}
+    for name, tensor in arrived.items():
+        if not name.startswith(_FOLD):
+            index = int(name) if name.isdecimal() else -1
+            if not 0 <= index < len(manifest.hashes) or piece_hash(tensor) != manifest.hashes[index]:
+                raise PieceError(f"piece {name} does not match its hash")
+    tensors.update(arrived)
+    raw = safetensors.torch.save(tensors, metadata={"manifest": _to_json(manifest)})
+    state.write(CACHE, raw)
+
+
+def _read_cache(state: ClientState) -> tuple[BackboneManifest, dict[str, Tensor]]:
+    path = state.path(CACHE)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            manifest = _from_json((file.metadata() or {})["manifest"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ClientError(ClientFailure.BACKBONE_MISSING, "no readable backbone in the cache") from error
+    return manifest, tensors
+
+
+def _assemble(manifest: BackboneManifest, tensors: dict[str, Tensor]) -> LocalBackbone:
+    """Check the cached pieces and put them together: a file may have been damaged since it was written."""
+    pieces, folds = {}, {}
+    for name, tensor in tensors.items():
+        if name.startswith(_FOLD):
+            folds[int(name.removeprefix(_FOLD))] = tensor
+            continue
+        if piece_hash(tensor) != manifest.hashes[int(name)]:
+            raise ClientError(ClientFailure.BACKBONE_MISSING, "a cached piece does not match its hash")
+        pieces[manifest.names[int(name)]] = tensor
+    model = assemble_backbone(manifest, pieces, folds)
+    description = json.loads(manifest.description)
+    record = description.get("preprocessing")
+    preprocessing = None if record is None else ImagePreprocessing.from_dict(record)
+    facts = InputFacts(preprocessing, tuple(description.get("labels", ())))
+    half = all(piece.dtype == torch.float16 for piece in pieces.values() if piece.is_floating_point())
+    identifier, dtype = str(description.get("identifier", "")), "float16" if half else "float32"
+    return LocalBackbone(model, find_layers(model), manifest.groups, facts, identifier, dtype)
+
+
+def _to_json(manifest: BackboneManifest) -> str:
+    record = manifest.to_record()
+    return json.dumps({k: v.hex() if isinstance(v, bytes) else v for k, v in record.items()})
+
+
+def _from_json(text: str) -> BackboneManifest:
+    record = json.loads(text)
+    return BackboneManifest.from_record({**record, **{key: bytes.fromhex(record[key]) for key in ("order", "hashes")}})

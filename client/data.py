@@ -1,0 +1,76 @@
+"""Where a device's private samples come from: a folder on the device, or what whoever built the app puts in."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from personalization.codes import ClientError, ClientFailure
+from personalization.images import ImagePreprocessing
+
+ConfigValue = bool | int | float | str
+Config = Mapping[str, ConfigValue]
+
+# The run configuration comes from whoever submits a run. It may choose among these loaders and never name another.
+_NAMED_LOADERS = frozenset({"simulations.private_data:load"})
+
+
+@dataclass(frozen=True)
+class PrivateSamples:
+    """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What the backbone's description says about its inputs: image preprocessing or None, and names of classes."""
+
+    preprocessing: ImagePreprocessing | None
+    labels: tuple[str, ...]
+
+
+class PrivateData(Protocol):
+    """Loads one device's samples from its node configuration and the run's. Raises UserError or ClientError."""
+
+    def __call__(self, node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
+        """Return the samples."""
+
+
+def load_private_data(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
+    """Return the samples in the device's `data-dir`; without one, those of the loader named by `private-data`.
+
+    `data-dir` is a folder of images (or of class folders) or an .npz file. Raises ClientError if neither is set.
+    """
+    folder = node_config.get("data-dir")
+    if folder:
+        return _from_folder(Path(str(folder)), facts)
+    name = run_config.get("private-data")
+    if name not in _NAMED_LOADERS:
+        raise ClientError(
+            ClientFailure.DATA_UNUSABLE, "no data: set data-dir in the node configuration to a folder of images"
+        )
+    module, _, function = str(name).partition(":")
+    loader: PrivateData = getattr(importlib.import_module(module), function)
+    return loader(node_config, run_config, facts)
+
+
+def _from_folder(folder: Path, facts: InputFacts) -> PrivateSamples:
+    from personalization.image_data import load_images
+    from personalization.images import to_pixel_values
+
+    if facts.preprocessing is None:
+        raise ClientError(ClientFailure.DATA_UNUSABLE, "data-dir holds images, but the model does not take images")
+    found = load_images(folder, labels=facts.labels, preprocessing=facts.preprocessing)
+    labels = None if found.labels is None else torch.from_numpy(found.labels)
+    return PrivateSamples({"pixel_values": to_pixel_values(found.images, facts.preprocessing)}, labels)

@@ -1,0 +1,27 @@
+"""What the run configuration tells a device about how to personalize."""
+
+import hashlib
+from typing import Any
+
+from client.data import Config
+from personalization.plan import Plan
+from personalization.settings import PersonalizationSettings
+
+# Keys of the run configuration that a device takes over as they are; budget and probes come with the plan.
+_KEYS = ("signal", "solver", "steps", "tolerance", "recovery", "layers-per-probe", "ridge", "distill-steps")
+
+
+def read_settings(run_config: Config, plan: Plan, client: str) -> PersonalizationSettings:
+    """Return the settings for one plan; the seed follows from the run's, the client and the plan's version.
+
+    Raises UserError on values that make no sense.
+    """
+    chosen: dict[str, Any] = {k.replace("-", "_"): run_config[k] for k in _KEYS if run_config.get(k) not in (None, "")}
+    seed = derive_seed(int(run_config.get("seed", 0)), client, plan.version)
+    return PersonalizationSettings(**chosen, budget=plan.budget, probes=plan.probes, seed=seed)
+
+
+def derive_seed(seed: int, client: str, version: int) -> int:
+    """Return a seed below 2**31 that nothing but its arguments decides."""
+    digest = hashlib.sha256(f"{seed}/{client}/{version}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1

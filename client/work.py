@@ -1,0 +1,118 @@
+"""What a device does with a plan: personalize on its own samples, keep the result, and say what it amounts to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from client.backbone import BackboneShelf, LocalBackbone
+from client.data import Config, PrivateData, PrivateSamples
+from client.settings import read_settings
+from client.state import MODEL, ClientState
+from personalization.codes import ClientError, ClientFailure
+from personalization.groups import dropped_units, share_kept
+from personalization.personalize import Personalization, ProbeSamples
+from personalization.personalize import personalize as own_personalize
+from personalization.plan import Plan
+from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
+from personalization.storage import save_personal_model
+from strategies.protocol import read_plan, reply_content
+
+Personalize = Callable[..., Personalization]
+
+
+def answer(
+    content: RecordDict,
+    *,
+    state: ClientState,
+    shelf: BackboneShelf,
+    client: str,
+    node_config: Config,
+    run_config: Config,
+    load: PrivateData,
+    personalize: Personalize | None = None,
+) -> RecordDict:
+    """Return the reply to a request: the statistics vector for its plan and the plan's version.
+
+    The same request on the same state and data gives the same reply and leaves the same state: what an earlier
+    attempt at this version left is replaced. Raises what the egress guard turns into codes.
+    """
+    plan, layout, root = read_plan(content)
+    backbone = shelf.get(content, state, root, plan.dropped)
+    settings = read_settings(run_config, plan, client)
+    if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
+        raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
+    samples = load(node_config, run_config, backbone.facts)
+    result = (personalize or own_personalize)(
+        backbone.model,
+        samples.inputs,
+        labels=samples.labels if settings.signal == "loss" else None,
+        prior=plan.prior,
+        dropped_units=dropped_units(backbone.groups, plan.dropped),
+        past=_past(state, plan, layout),
+        settings=settings,
+    )
+    _keep(state, plan, backbone, samples, result)
+    return reply_content(to_vector(_statistics(backbone, result), layout), plan.version)
+
+
+def _past(state: ClientState, plan: Plan, layout: StatisticsLayout) -> ProbeSamples | None:
+    design, measurements = state.load_samples(plan.version, layout.atoms)
+    return ProbeSamples(design, measurements) if len(measurements) else None
+
+
+def _keep(
+    state: ClientState,
+    plan: Plan,
+    backbone: LocalBackbone,
+    samples: PrivateSamples,
+    result: Personalization,
+) -> None:
+    state.save_samples(plan.version, result.samples.design, result.samples.measurements)
+    preprocessing = backbone.facts.preprocessing
+    save_personal_model(
+        state.path(MODEL),
+        result.model,
+        layers=backbone.layers,
+        kept=result.kept,
+        backbone=backbone.identifier,
+        labels=backbone.facts.labels,
+        preprocessing=None if preprocessing is None else preprocessing.to_dict(),
+        dtype=backbone.dtype,
+        extra={"plan": plan.version},
+    )
+    state.add_record(plan.version, _entry(backbone, samples, result))
+
+
+def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:
+    """Return what the device notes for itself and for whoever simulates it; none of it is sent."""
+    return {
+        "samples": samples.count,
+        "evaluations": result.evaluations,
+        "fit_r2": result.fit_r2,
+        "agreement": result.agreement,
+        "entropy_increase": result.entropy_increase,
+        "weights_kept": result.weights_kept,
+        "levels": np.asarray(result.levels).tolist(),
+        "personalized_layers": [
+            layer.name for layer, flag in zip(backbone.layers, result.personalized, strict=True) if flag
+        ],
+    }
+
+
+def _statistics(backbone: LocalBackbone, result: Personalization) -> ClientStatistics:
+    # A clock would make replies irreproducible and tell devices apart, so the share of weights stands in for the
+    # latency ratio; latency itself is measured on the device and stays there.
+    return ClientStatistics(
+        sensitivity=result.sensitivity,
+        precision=result.precision,
+        level=np.asarray(result.levels, dtype=np.float64),
+        personalized=result.personalized,
+        group_kept=share_kept(backbone.groups, result.kept),
+        agreement=result.agreement,
+        entropy_increase=result.entropy_increase,
+        size_ratio=result.weights_kept,
+        latency_ratio=result.weights_kept,
+        fit_r2=result.fit_r2,
+    )
