@@ -1,0 +1,1 @@
+"""Speed and size against limits and peers; each is one command: `python -m benchmarks.NAME`."""

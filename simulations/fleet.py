@@ -1,0 +1,182 @@
+"""Run a simulated fleet from settings to a report: the entry of the command line and of the benchmarks."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from client.app import make_app as make_client_app
+from client.data import InputFacts
+from client.state import RECORD
+from personalization.backbone import load_backbone
+from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings, Recovery, Signal, Solver
+from server.app import make_app as make_server_app
+from server.journal import Journal, load_journal
+from simulations.engine import run_in_process
+from simulations.evaluation import client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.partition import PartitionKind
+from simulations.pretrain import MODEL_FOLDER
+from simulations.private_data import make_fleet_data
+
+Engine = Literal["in-process", "ray"]
+OnRound = Callable[[dict[str, Any]], None]
+_PRIVATE_DATA = "simulations.private_data:load"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetSettings:
+    """A simulated fleet.
+
+    clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
+    partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
+    for the bundled subset. budget, signal, probes, solver, steps, tolerance, recovery: what each client does, see
+    PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes part in.
+    model: folder or hub name; None is the bundled ViT. out: folder of the run. resume: go on with the run in it.
+    """
+
+    out: Path
+    clients: int = 30
+    rounds: int = 3
+    fraction: float = 0.3
+    partition: PartitionKind = "classes"
+    classes_per_client: int = 3
+    alpha: float = 0.5
+    samples: int = 200
+    budget: float = 0.5
+    signal: Signal = "entropy"
+    probes: int = PersonalizationSettings.probes
+    final_probes: int = 0
+    solver: Solver = PersonalizationSettings.solver
+    steps: int = PersonalizationSettings.steps
+    tolerance: float = PersonalizationSettings.tolerance
+    recovery: Recovery = PersonalizationSettings.recovery
+    seed: int = 0
+    data: Path | None = None
+    model: str | None = None
+    engine: Engine = "in-process"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense before anything is written. Raises UserError."""
+        if self.clients < 1 or self.rounds < 0:
+            raise UserError(f"{self.clients} clients, {self.rounds} rounds: expected 1 or more and 0 or more")
+        if not 0.0 < self.fraction <= 1.0:
+            raise UserError(f"fraction {self.fraction}: expected a share above 0 and at most 1")
+        if self.engine not in get_args(Engine):
+            raise UserError(f"engine {self.engine!r}: expected one of {', '.join(get_args(Engine))}")
+        if self.final_probes < 0 or self.seed < 0:
+            raise UserError("final probes and seed: expected 0 or more")
+        PersonalizationSettings(
+            budget=self.budget,
+            signal=self.signal,
+            probes=self.probes,
+            solver=self.solver,
+            steps=self.steps,
+            tolerance=self.tolerance,
+            recovery=self.recovery,
+        )
+
+    def run_config(self) -> dict[str, bool | int | float | str]:
+        """Return the same as Flower's run configuration: keys with hyphens, absolute paths, no None."""
+        own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
+        own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
+        own["model"] = str(_model_folder(self.model))
+        own["data"] = "" if self.data is None else str(self.data.absolute())
+        own["min-nodes"] = own.pop("clients")
+        own["private-data"] = _PRIVATE_DATA
+        return own
+
+
+@dataclass(frozen=True)
+class FleetResult:
+    """What `report.json` holds: model, settings, rounds, final (the last pass), clients and summary."""
+
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    final: dict[str, Any]
+    clients: list[dict[str, Any]]
+    summary: dict[str, Any]
+
+    def to_report(self) -> dict[str, Any]:
+        """Return the report as what JSON can hold."""
+        return asdict(self)
+
+
+def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> FleetResult:
+    """Run the fleet, evaluate every client's own personal model, and return the report.
+
+    on_round: called after each round, and after the final pass (whose number is rounds + 1), with its record. Raises
+    UserError for settings, data or models that do not work, and for a folder that holds another run.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    config = settings.run_config()
+    backbone = load_backbone(str(config["model"]))
+    data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
+    clients = data.partition.clients
+    config["min-nodes"] = clients
+    settings.out.mkdir(parents=True, exist_ok=True)
+
+    def report_round(record: dict[str, Any]) -> None:
+        if on_round is not None:
+            on_round(_with_evaluations(record, settings.out, clients))
+
+    server_app = make_server_app(config=config, on_round=report_round)
+    try:
+        if settings.engine == "ray":
+            from simulations.engine_ray import run_under_ray
+
+            run_under_ray(server_app, make_client_app(config=config), clients=clients)
+        else:
+            run_in_process(server_app, make_client_app(data), clients=clients, run_config=config)
+    except UserError as error:
+        raise UserError(f"{error}{_first_failure(settings.out, clients)}") from error
+    journal = load_journal(settings.out / "server")
+    rows = evaluate_fleet(settings.out, backbone, data)
+    dense = dense_figures(backbone, data)
+    final = _final_record(journal, settings.out, clients)
+    rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
+    summary = summarize(rows, rounds, final, dense)
+    summary["wall_seconds"] = time.perf_counter() - started
+    summary["cpu_seconds"] = time.process_time() - cpu_started
+    summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    shown = {key: value for key, value in config.items() if key not in ("out-dir", "resume", "private-data")}
+    return FleetResult(dense.model, shown, rounds, final, rows, summary)
+
+
+def _model_folder(model: str | None) -> Path | str:
+    if model is None:
+        return MODEL_FOLDER.absolute()
+    return Path(model).absolute() if Path(model).is_dir() else model
+
+
+def _final_record(journal: Journal, out: Path, clients: int) -> dict[str, Any]:
+    if journal.final is None:
+        raise UserError(f"{out}: the run ended before its final pass; continue it with --resume")
+    return _with_evaluations(journal.final, out, clients)
+
+
+def _with_evaluations(record: dict[str, Any], out: Path, clients: int) -> dict[str, Any]:
+    """Add how many evaluations a client of this round spent on average: the simulator reads what clients noted."""
+    spent = []
+    for client in range(clients):
+        path = client_folder(out, client) / RECORD
+        entry = json.loads(path.read_text())["rounds"].get(str(record["round"])) if path.is_file() else None
+        if entry is not None:
+            spent.append(entry["evaluations"])
+    return {**record, "evaluations_per_client": float(np.mean(spent)) if spent else 0.0}
+
+
+def _first_failure(out: Path, clients: int) -> str:
+    """Return what the first client that failed noted in its own directory, which only a simulator can read."""
+    for client in range(clients):
+        path = client_folder(out, client) / "last_error.json"
+        if path.is_file():
+            return f"; client {client}: {json.loads(path.read_text())['message']}"
+    return ""

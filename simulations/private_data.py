@@ -1,0 +1,73 @@
+"""What each simulated client holds: its share of the fleet's data, loaded when it is asked for."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from client.data import Config, InputFacts, PrivateSamples
+from personalization.errors import UserError
+from personalization.images import ImagePreprocessing, to_pixel_values
+from simulations.data import ImageDataset, load_dataset
+from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition
+
+
+class FleetData:
+    """A data set and who holds what of it."""
+
+    def __init__(self, dataset: ImageDataset, partition: Partition, preprocessing: ImagePreprocessing) -> None:
+        """Take the data, the partition and how images become inputs of the model."""
+        self.dataset, self.partition, self._preprocessing = dataset, partition, preprocessing
+
+    def __call__(self, node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
+        """Return the private samples of the client that `node_config` calls `partition-id`."""
+        split = self.split(int(node_config["partition-id"]))
+        pixels = to_pixel_values(self.dataset.train_images[split.train], self._preprocessing)
+        return PrivateSamples({"pixel_values": pixels}, torch.from_numpy(self.dataset.train_labels[split.train]))
+
+    def split(self, client: int) -> ClientSplit:
+        """Return the share of a client, counted from 0."""
+        return self.partition.client_indices(client)
+
+    def test_pixels(self) -> Tensor:
+        """Return all test images as pixel values [samples, channels, height, width]."""
+        return to_pixel_values(self.dataset.test_images, self._preprocessing)
+
+
+def make_fleet_data(config: Config, clients: int, facts: InputFacts) -> FleetData:
+    """Return the data of a fleet of `clients` from a run configuration. Raises UserError."""
+    if facts.preprocessing is None:
+        raise UserError("this model does not take images; simulated fleets hold images")
+    defaults = PartitionSettings()
+    settings = PartitionSettings(
+        kind=str(config.get("partition") or defaults.kind),  # type: ignore[arg-type]  # checked where it is made
+        clients=clients,
+        classes_per_client=int(config.get("classes-per-client", defaults.classes_per_client)),
+        samples=int(config.get("samples", defaults.samples)),
+        alpha=float(config.get("alpha", defaults.alpha)),
+        reuse=bool(config.get("reuse", defaults.reuse)),
+        seed=int(config.get("seed", defaults.seed)),
+    )
+    path = Path(str(config["data"])) if config.get("data") else None
+    dataset = load_dataset(
+        path,
+        labels=facts.labels,
+        preprocessing=facts.preprocessing,
+        natural=settings.kind == "natural",
+        seed=settings.seed,
+    )
+    return FleetData(dataset, make_partition(dataset, settings), facts.preprocessing)
+
+
+def load(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
+    """Return a simulated node's samples where nobody handed the fleet's data over: under `flwr run`."""
+    keys = ("data", "partition", "classes-per-client", "samples", "alpha", "reuse", "seed")
+    chosen = tuple((key, run_config[key]) for key in keys if key in run_config)
+    return _shared(chosen, int(node_config["num-partitions"]), facts)(node_config, run_config, facts)
+
+
+@functools.lru_cache(maxsize=1)
+def _shared(chosen: tuple[tuple[str, Any], ...], clients: int, facts: InputFacts) -> FleetData:
+    return make_fleet_data(dict(chosen), clients, facts)
