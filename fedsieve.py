@@ -159,6 +159,8 @@ def _run_folder(out: Path | None, *, resume: bool) -> Path:
     folder = out or Path("runs") / f"{datetime.now():%Y-%m-%dT%H-%M-%S}"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; expected a folder for this run")
+    if resume and not folder.exists():
+        raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
     if not resume and folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: holds another run; choose another folder, or continue that run with --resume")
     return folder

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import find_layers
 from personalization.personalize import Personalization, personalize
 from personalization.settings import PersonalizationSettings
-from personalization.storage import load_personal_model, save_personal_model
+from personalization.storage import load_personal_model, save_personal_model, stored_tensors
 from simulations.fleet_prior import read_prior
 from simulations.pretrain import MODEL_FOLDER
 
@@ -44,8 +45,11 @@ def personalize_folder(
         prior=None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings)),
         settings=settings,
     )
-    one = {name: values[:1] for name, values in inputs.items()}
-    footprints = {"dense": measure_footprint(backbone.model, one), "personal": measure_footprint(result.model, one)}
+    dtype = _stored_dtype(backbone)
+    footprints = {
+        name: measure_footprint(measured, inputs, layers=result.layers, dtype=dtype)
+        for name, measured in (("dense", backbone.model), ("personal", result.model))
+    }
     report = device_report(result, settings, footprints) | {"samples": len(images.images)}
     report["seconds"] = time.perf_counter() - started
     save_personal_model(
@@ -56,6 +60,7 @@ def personalize_folder(
         backbone=backbone.identifier,
         labels=backbone.labels,
         preprocessing=preprocessing.to_dict(),
+        dtype=dtype,
         extra={"report": report},
     )
     return report
@@ -65,6 +70,13 @@ def _preprocessing(backbone: Backbone, model: str | None) -> ImagePreprocessing:
     if backbone.preprocessing is None or not backbone.labels:
         raise UserError(f"{model}: not an image classifier; expected one, such as ViTForImageClassification")
     return backbone.preprocessing
+
+
+def _stored_dtype(backbone: Backbone) -> str:
+    # A personal model takes no more bytes a weight than the model that it was cut from.
+    tensors, _ = stored_tensors(backbone.model)
+    half = all(torch.equal(t, t.half().float()) for t in tensors.values() if t.is_floating_point())
+    return "float16" if half else "float32"
 
 
 def _atoms(backbone: Backbone, settings: PersonalizationSettings) -> int:
@@ -96,7 +108,7 @@ def device_report(
         "agreement": result.agreement,
         "weights_kept": result.weights_kept,
         "budget": settings.budget,
-        "footprint": {name: vars(footprint) for name, footprint in footprints.items()},
+        "footprint": {name: asdict(footprint) for name, footprint in footprints.items()},
     }
 
 

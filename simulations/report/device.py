@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from simulations.report.figures import format_r2
@@ -11,16 +12,15 @@ from simulations.report.units import format_bytes, format_figure
 
 def layers_table(report: Mapping[str, Any]) -> Table:
     """Return the layers with what was found about each: sensitivity and precision at each probe level, and its cut."""
-    table = Table(title="layers", title_justify="left")
+    table = Table(title="layers: sensitivity in nats (precision)", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("layer", no_wrap=True)
     for level in report["probe_levels"]:
-        table.add_column(f"nats at {level:.0%} off", justify="right")
-        table.add_column("precision", justify="right")
-    table.add_column("removed", justify="right")
-    table.add_column("")
+        table.add_column(f"{level:.0%} removed", justify="right", no_wrap=True)
+    table.add_column("cut", justify="right")
+    table.add_column("", no_wrap=True)
     for layer in report["layers"]:
         measured = zip(layer["sensitivity"], layer["precision"], strict=True)
-        cells = [text for nats, precision in measured for text in (f"{nats:.4f}", f"{precision:.2g}")]
+        cells = [f"{nats:.4f} ({precision:.2f})" for nats, precision in measured]
         removed = format_figure(layer["level"], "share")
         table.add_row(layer["layer"], *cells, removed, "personalized" if layer["personalized"] else "generic")
     return table
@@ -29,7 +29,7 @@ def layers_table(report: Mapping[str, Any]) -> Table:
 def footprint_table(report: Mapping[str, Any]) -> Table:
     """Return the dense and the personal model's footprint side by side."""
     dense, personal = report["footprint"]["dense"], report["footprint"]["personal"]
-    table = Table(title="footprint", title_justify="left")
+    table = Table(title="footprint", title_justify="left", box=SIMPLE_HEAD)
     for name in ("", "dense", "personal"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("weights", f"{dense['weights']:,}", f"{personal['weights']:,}")
@@ -56,7 +56,7 @@ def headline(report: Mapping[str, Any]) -> str:
 
 def predictions_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
     """Return one row for each file: its name, the most likely class and its probability."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("file", overflow="fold")
     table.add_column("class")
     table.add_column("probability", justify="right")

@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 from simulations.report.units import format_bytes, format_figure
 
 DENSE, PERSONAL, GENERIC = "#8a8f98", "#2563eb", "#eef1f5"
-_GRID = "#e5e7eb"
 
 
 def accuracy_against_size(report: Mapping[str, Any]) -> go.Figure:
@@ -21,7 +20,9 @@ def accuracy_against_size(report: Mapping[str, Any]) -> go.Figure:
     for client in clients:
         across += [dense_size, client["bytes"] / 1e6, None]
         up += [100 * client["dense_accuracy"], 100 * client["personal_accuracy"], None]
-    figure.add_scatter(x=across, y=up, mode="lines", line={"color": _GRID}, hoverinfo="skip", showlegend=False)
+    figure.add_scatter(
+        x=across, y=up, mode="lines", line={"color": "#c3cbd8", "width": 1}, hoverinfo="skip", showlegend=False
+    )
     for name, colour, sizes, accuracies in (
         ("dense", DENSE, [dense_size] * len(clients), [c["dense_accuracy"] for c in clients]),
         ("personal", PERSONAL, [c["bytes"] / 1e6 for c in clients], [c["personal_accuracy"] for c in clients]),

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from personalization.atomic import write_bytes
+from personalization.files import write_atomically
 from simulations.fleet import FleetResult
 from simulations.fleet_prior import prior_record
 from simulations.report.page import write_report
@@ -22,6 +22,6 @@ def write_files(result: FleetResult, out: Path) -> dict[str, Any]:
     report = result.to_report()
     report["prior"] = prior_record(out, layers=report["model"]["layers"])
     report["versions"] = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-    write_bytes(out / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
+    write_atomically(out / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
     write_report(report, out / "report.html")
     return report

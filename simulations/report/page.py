@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from personalization.atomic import write_bytes
+from personalization.files import write_atomically
 from simulations.report import figures
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
@@ -57,7 +57,7 @@ _SECTIONS = (
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:
     """Write the page for `report` (the dictionary of report.json) to the file `out`, whole or not at all."""
-    write_bytes(out, page(report).encode())
+    write_atomically(out, page(report).encode())
 
 
 def page(report: Mapping[str, Any]) -> str:

@@ -5,17 +5,18 @@ Left: accuracy against size, dense and personal, for each client. Right: which l
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from personalization.atomic import write_bytes
+from personalization.files import write_atomically
 from simulations.report.figures import DENSE, GENERIC, PERSONAL, layer_names, personal_cells
 
 WIDTH, HEIGHT = 960, 420
 _TOP, _BOTTOM = 64, 352
-_INK, _QUIET, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
+_INK, _QUIET, _GRID, _LINK = "#1f2937", "#6b7280", "#e5e7eb", "#c3cbd8"
 
 _Axis = Callable[[float], float]
 
@@ -59,7 +60,7 @@ def _scatter(report: Mapping[str, Any], *, left: float, right: float) -> list[st
         dense, personal = up(100 * client["dense_accuracy"]), up(100 * client["personal_accuracy"])
         parts.append(
             f'<line x1="{across(dense_size):.1f}" y1="{dense:.1f}" x2="{across(size):.1f}" y2="{personal:.1f}" '
-            f'stroke="{_GRID}"/>'
+            f'stroke="{_LINK}"/>'
         )
     for client, size in zip(clients, sizes, strict=True):
         parts += [
@@ -90,10 +91,15 @@ def _horizontal_grid(lowest: int, up: _Axis, left: float, right: float) -> list[
 
 
 def _size_ticks(largest: float, across: _Axis) -> list[str]:
-    return [
-        _text(across(largest * part / 4), _BOTTOM + 20, f"{largest * part / 4:.2g}", anchor="middle")
-        for part in range(5)
-    ]
+    step = round_step(largest / 5)
+    ticks = [step * number for number in range(int(largest / step) + 1)]
+    return [_text(across(tick), _BOTTOM + 20, f"{tick:.6g}", anchor="middle") for tick in ticks]
+
+
+def round_step(least: float) -> float:
+    """Return the smallest of 1, 2, 5 times a power of ten that is not below `least` (> 0)."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
 
 def _map(report: Mapping[str, Any], *, left: float, right: float) -> list[str]:
@@ -122,7 +128,9 @@ def main() -> None:
     parser.add_argument("report", type=Path, help="report.json of a run")
     parser.add_argument("out", type=Path, help="SVG file to write")
     arguments = parser.parse_args()
-    write_bytes(arguments.out, picture(json.loads(arguments.report.read_text())).encode())
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    drawn = picture(json.loads(arguments.report.read_text()))
+    write_atomically(arguments.out, drawn.encode(), mode=0o644)
     print(arguments.out)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from simulations.report.figures import format_r2
@@ -13,8 +14,10 @@ SHOWN_CLIENTS = 3
 
 def summary_table(report: Mapping[str, Any]) -> Table:
     """Return the run's summary, one figure a row."""
-    table = Table(title=f"{len(report['clients'])} clients, {len(report['rounds'])} rounds", title_justify="left")
-    table.add_column("mean over all clients", overflow="fold")
+    table = Table(
+        title=f"{len(report['clients'])} clients, {len(report['rounds'])} rounds", title_justify="left", box=SIMPLE_HEAD
+    )
+    table.add_column("mean over all clients")
     table.add_column("", justify="right", no_wrap=True)
     for label, figure in summary_figures(report["summary"]):
         table.add_row(label, figure)
@@ -31,9 +34,13 @@ def clients_table(report: Mapping[str, Any]) -> Table:
     """Return the clients that fared worst and best."""
     clients = extreme_clients(report["clients"], SHOWN_CLIENTS)
     all_shown = len(clients) == len(report["clients"])
-    table = Table(title="clients" if all_shown else "clients that lost most and gained most", title_justify="left")
-    for name in ("client", "dense", "personal", "agreement", "kept", "size", "personal layers", "evaluations", "R2"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="clients" if all_shown else "clients that lost most and gained most",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    for name in ("client", "dense", "personal", "agrees", "kept", "size", "probes", "R2"):
+        table.add_column(name, justify="right", no_wrap=True)
     for number, client in enumerate(clients):
         table.add_row(
             str(client["client"]),
@@ -42,7 +49,6 @@ def clients_table(report: Mapping[str, Any]) -> Table:
             format_figure(client["agreement"], "share"),
             format_figure(client["weights_kept"], "share"),
             format_bytes(client["bytes"]),
-            str(len(client["personalized_layers"])),
             str(client["evaluations"]),
             format_r2(client["fit_r2"]),
             end_section=not all_shown and number == SHOWN_CLIENTS - 1,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from simulations.report.figures import accuracy_against_size, bytes_by_round, layer_names, personal_cells
 from simulations.report.page import page, write_report
-from simulations.report.picture import picture
+from simulations.report.picture import picture, round_step
 from simulations.report.tables import clients_table, extreme_clients, summary_table
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
@@ -173,3 +173,8 @@ def test_bytes_are_written_with_decimal_prefixes(count: float, text: str) -> Non
 
 def test_what_was_not_measured_is_a_dash() -> None:
     assert format_figure(None, "share") == "-"
+
+
+@pytest.mark.parametrize(("least", "step"), [(0.271, 0.5), (1, 1), (1.1, 2), (17, 20), (51, 100)])
+def test_ticks_are_round(least: float, step: float) -> None:
+    assert round_step(least) == pytest.approx(step)
