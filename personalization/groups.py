@@ -24,7 +24,7 @@ def unit_norms(model: nn.Module, layer: Layer) -> NDArray[np.float64]:
         reading += picked.sum(axis=(0, 2))
     columns = linear_weight(model.get_submodule(layer.writer)).detach().float().square().sum(0).numpy()
     writing = columns.reshape(layer.units, layer.columns_per_unit).sum(1)
-    return np.sqrt(reading * writing).astype(np.float64)
+    return np.asarray(np.sqrt(reading * writing), dtype=np.float64)
 
 
 def unit_groups(model: nn.Module, layers: Sequence[Layer], mlp_groups: int = MLP_GROUPS) -> UnitGroups:

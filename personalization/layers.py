@@ -35,7 +35,7 @@ class LayerKind(StrEnum):
 
 @dataclass(frozen=True)
 class Reader:
-    """A linear module that reads the residual stream; a unit owns `rows_per_unit` output rows in each of its `parts`."""
+    """A linear module that reads the residual stream; a unit owns `rows_per_unit` rows in each of its `parts`."""
 
     path: str
     rows_per_unit: int

@@ -32,6 +32,7 @@ class PersonalizationSettings:
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
     held_out_share: share of the private samples that refits do not see.
     distill_steps: training steps of `distill`.
+    adapt_head: whether the head is fitted to how often the device sees each class, without labels (see `head`).
     """
 
     budget: float = 0.5
@@ -48,10 +49,11 @@ class PersonalizationSettings:
     step_probes: int = 6
     tolerance: float = 0.5
     personalized_share: float = 0.8
-    personalized_limit: float = 1.0
-    generic_limit: float = 1.0
+    personalized_limit: float = 0.95
+    generic_limit: float = 0.95
     held_out_share: float = 0.25
     distill_steps: int = 60
+    adapt_head: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

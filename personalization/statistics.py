@@ -66,9 +66,10 @@ class StatisticsLayout:
 class ClientStatistics:
     """What one client's round amounts to, before it becomes a vector.
 
-    sensitivity [atoms] in nats; precision [atoms] in [0, 1]; level [layers]; personalized [layers]; group_kept [groups];
-    agreement: share of held-out private samples on which the personal model predicts what the dense one does;
-    entropy_increase in nats; size_ratio and latency_ratio of the personal to the dense model; fit_r2 of held-out probes.
+    sensitivity [atoms] in nats; precision [atoms] in [0, 1]; level [layers]; personalized [layers];
+    group_kept [groups]; agreement: share of held-out private samples on which the personal model predicts what the
+    dense one does; entropy_increase in nats; size_ratio and latency_ratio of the personal to the dense model;
+    fit_r2 of held-out probes.
     """
 
     sensitivity: NDArray[np.float64]
@@ -86,7 +87,7 @@ class ClientStatistics:
 def to_wire(nats: NDArray[np.float64]) -> NDArray[np.float64]:
     """Map nats >= 0 to [0, 1] on a logarithmic scale; what exceeds `LARGEST_NATS` is clipped."""
     scaled = np.log1p(np.maximum(nats, 0.0) / SMALLEST_NATS) / np.log1p(LARGEST_NATS / SMALLEST_NATS)
-    return np.clip(scaled, 0.0, 1.0)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float64)
 
 
 def from_wire(scaled: NDArray[np.float64]) -> NDArray[np.float64]:

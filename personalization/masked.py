@@ -1,0 +1,149 @@
+"""Masked forward passes: lower some layers, compensate them as a cut would, and see what comes out.
+
+One pass does everything: at each lowered layer the inputs that its writer gets in the already cut model choose the
+units, refit the writer, and give the output that the layers behind it see. A probe, a step and the final cut are the
+same pass with different layers in it, so what is measured is what will be done.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from personalization.layers import Layer, linear_bias, linear_weight
+from personalization.refit import Moments, RefitWriter, fold, moments, refit, select_units
+from personalization.settings import Score
+from personalization.trace import DenseTrace, logits_of, replayed
+
+Units = NDArray[np.int64]
+Counts = Mapping[int, int]
+
+# Probes are stacked along the batch up to this many positions; larger stacks fall out of the caches.
+STACKED_POSITIONS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compensation:
+    """How a lowered layer is cut.
+
+    ridge: strength of the refit; None folds means only. score: how units are ranked. selection_ridge: strength of the
+    refits that the `residual` score imagines. fit: [samples] of bool, the samples that moments are taken from.
+    """
+
+    ridge: float | None
+    score: Score
+    fit: Tensor
+    selection_ridge: float = 0.1
+
+
+@dataclass(frozen=True)
+class MaskedPass:
+    """What one probe gave: logits [samples, ...], and for each lowered layer its kept units and its writer."""
+
+    logits: Tensor
+    kept: dict[int, Units] = field(default_factory=dict)
+    writers: dict[int, RefitWriter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MaskedModel:
+    """The dense model on the private samples, ready to be run with layers lowered.
+
+    allowed: units to choose from in layers where not all may be kept (what an earlier step or the fleet has dropped).
+    """
+
+    trace: DenseTrace
+    compensation: Compensation
+    allowed: Mapping[int, Units] = field(default_factory=dict)
+    _dense_moments: dict[int, Moments] = field(default_factory=dict, compare=False)
+
+    def run(self, counts: Counts) -> MaskedPass:
+        """Run one probe: `counts[layer.index]` units stay in each lowered layer, the others are untouched."""
+        return self.run_all([counts])[0]
+
+    @torch.inference_mode()
+    def run_all(self, probes: Sequence[Counts]) -> list[MaskedPass]:
+        """Run probes, those that start in the same block stacked along the batch; results in the order given."""
+        results: dict[int, MaskedPass] = {}
+        for first_block, numbers in self._stacks(probes):
+            stack = [probes[number] for number in numbers]
+            results.update(zip(numbers, self._run_stack(stack, first_block), strict=True))
+        return [results[number] for number in range(len(probes))]
+
+    def _stacks(self, probes: Sequence[Counts]) -> list[tuple[int, list[int]]]:
+        blocks: dict[int, list[int]] = {}
+        for number, counts in enumerate(probes):
+            first = min((self.trace.layers[index].block for index in counts), default=self.trace.blocks)
+            blocks.setdefault(first, []).append(number)
+        most = max(1, STACKED_POSITIONS // self.trace.positions.numel())
+        return [(b, n[i : i + most]) for b, n in sorted(blocks.items()) for i in range(0, len(n), most)]
+
+    def _run_stack(self, probes: Sequence[Counts], first_block: int) -> list[MaskedPass]:
+        results = [MaskedPass(self.trace.logits) for _ in probes]
+        if first_block == self.trace.blocks:
+            return results
+        lowered = [layer for layer in self.trace.layers if any(layer.index in counts for counts in probes)]
+        with ExitStack() as stack:
+            for layer in lowered:
+                writer = self.trace.model.get_submodule(layer.writer)
+                stack.callback(writer.register_forward_hook(self._hook(layer, probes, results)).remove)
+            stack.enter_context(replayed(self.trace, first_block, copies=len(probes)))
+            repeated = {n: v.repeat(len(probes), *[1] * (v.ndim - 1)) for n, v in self.trace.inputs.items()}
+            logits = logits_of(self.trace.model, repeated).chunk(len(probes))
+        return [MaskedPass(part, r.kept, r.writers) for part, r in zip(logits, results, strict=True)]
+
+    def _hook(self, layer: Layer, probes: Sequence[Counts], results: Sequence[MaskedPass]) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            outputs = list(output.chunk(len(probes)))
+            inputs = args[0].chunk(len(probes))
+            for number, (counts, result) in enumerate(zip(probes, results, strict=True)):
+                if layer.index in counts:
+                    first = min(counts) == layer.index
+                    outputs[number] = self._lower(
+                        layer, module, counts[layer.index], inputs[number], outputs[number], result, first=first
+                    )
+            return torch.cat(outputs)
+
+        return hook
+
+    def _lower(
+        self, layer: Layer, module: nn.Module, count: int, x: Tensor, output: Tensor, result: MaskedPass, *, first: bool
+    ) -> Tensor:
+        weight, ridge = linear_weight(module), self.compensation.ridge
+        moment = self._moments(layer, x, first=first)
+        allowed = self.allowed.get(layer.index, np.arange(layer.units))
+        kept = select_units(
+            layer,
+            weight,
+            moment,
+            allowed,
+            count,
+            score=self.compensation.score,
+            ridge=self.compensation.selection_ridge,
+        )
+        result.kept[layer.index] = kept
+        if len(kept) == layer.units and (ridge is None or first):
+            bias = linear_bias(module)
+            result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
+            return output
+        columns = torch.from_numpy(layer.columns(kept))
+        writer = fold(weight, moment, columns) if ridge is None else refit(weight, moment, columns, ridge)
+        result.writers[layer.index] = writer
+        return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
+
+    def _moments(self, layer: Layer, x: Tensor, *, first: bool) -> Moments:
+        """Moments of a layer's writer; before anything is lowered they are the dense model's and computed once."""
+        if first and layer.index in self._dense_moments:
+            return self._dense_moments[layer.index]
+        used = self.trace.positions & self.compensation.fit[:, None]
+        if layer.block == self.trace.blocks - 1:
+            used = used & self.trace.read
+        moment = moments(x[used], self.trace.layer_outputs[layer.index][used])
+        if first:
+            self._dense_moments[layer.index] = moment
+        return moment

@@ -1,0 +1,214 @@
+"""Everything one device does, in one call: trace, probe, recover, split, allocate, prune, compensate, cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from personalization.allocation import fit_curves
+from personalization.costs import unit_costs
+from personalization.cutting import cut_model
+from personalization.distillation import distill
+from personalization.errors import UserError
+from personalization.head import classifier_path, label_shift, shift_classifier
+from personalization.layers import Layer, find_layers
+from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
+from personalization.measurement import agreement, measure
+from personalization.prior import Prior
+from personalization.pruning import Pruned, Schedule, StepBuffer
+from personalization.recovery import RecoveryResult, recover
+from personalization.sensing import Measure, ProbeSamples, draw_probes, personalized_layers, take_samples
+from personalization.settings import PersonalizationSettings
+from personalization.trace import DenseTrace, Inputs, trace_dense
+
+FEWEST_SAMPLES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personalization:
+    """A device's personal model and how it came about.
+
+    model: cut, in evaluation mode. kept: unit indices per layer. levels [layers]: shares removed. personalized
+    [layers]. sensitivity [atoms] in nats with its precision [atoms] in [0, 1). fit_r2: cross-validated fit of the
+    additive model to the probes, None where there were too few. entropy_increase (nats) and agreement: of the cut model before any
+    training, on held-out private samples. weights_kept: share of the blocks' weights. evaluations: forward passes spent
+    on probes and steps. samples: the compressed-sensing samples, past ones included. pruned: the steps.
+    """
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    kept: tuple[Units, ...]
+    levels: NDArray[np.float64]
+    personalized: NDArray[np.bool_]
+    sensitivity: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    fit_r2: float | None
+    entropy_increase: float
+    agreement: float
+    weights_kept: float
+    evaluations: int
+    samples: ProbeSamples
+    pruned: Pruned
+
+
+def personalize(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    labels: Tensor | None = None,
+    prior: Prior | None = None,
+    dropped_units: Sequence[Units] | None = None,
+    past: ProbeSamples | None = None,
+    settings: PersonalizationSettings,
+) -> Personalization:
+    """Personalize `model`, which stays as it is, to the private samples `inputs`.
+
+    inputs: the model's arguments, the first dimension of each is samples. labels [samples]: needed by the `loss` signal
+    only. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of earlier
+    rounds, measured on the same data. Raises UserError where the samples are too few or the budget can't be met.
+    """
+    count = _check(inputs, labels, settings)
+    layers = find_layers(model)
+    rng = np.random.default_rng(settings.seed)
+    trace = device_trace(model, layers, inputs, settings)
+    fit = fit_split(count, settings.held_out_share, rng)
+    allowed = _allowed(layers, dropped_units)
+    masked = MaskedModel(trace, compensation(settings, fit), allowed)
+
+    def increase(result: MaskedPass) -> float:
+        return measure(trace, result.logits, signal=settings.signal, labels=labels, on=~fit)
+
+    past = past or ProbeSamples.none(len(layers) * len(settings.levels))
+    samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
+    recovered = recover(samples.design, samples.measurements, solver=settings.solver, prior=prior, seed=settings.seed)
+    personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
+    pruned = _prune(masked, recovered, personalized, settings, increase)
+    final = final_pass(masked, pruned)
+    kept = tuple(final.kept[layer.index] for layer in layers)
+    return Personalization(
+        model=_cut(trace, kept, final, settings),
+        layers=layers,
+        kept=kept,
+        levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
+        personalized=personalized,
+        sensitivity=recovered.sensitivity,
+        precision=recovered.precision,
+        fit_r2=recovered.r2,
+        entropy_increase=pruned.increase,
+        agreement=1.0 if pruned.last is None else agreement(trace, pruned.last.logits, on=~fit),
+        weights_kept=sum(len(k) * layer.weights_per_unit for k, layer in zip(kept, layers, strict=True))
+        / sum(layer.weights for layer in layers),
+        evaluations=len(samples.measurements) - len(past.measurements) + pruned.evaluations,
+        samples=samples,
+        pruned=pruned,
+    )
+
+
+def device_trace(
+    model: nn.Module, layers: tuple[Layer, ...], inputs: Inputs, settings: PersonalizationSettings
+) -> DenseTrace:
+    """Run the dense model on the private samples and fit its head to them if the settings ask for it."""
+    trace = trace_dense(model, layers, inputs)
+    adaptable = trace.logits.ndim == 2 and classifier_path(model, layers, trace.logits.shape[-1]) is not None
+    return replace(trace, shift=label_shift(trace.logits)) if settings.adapt_head and adaptable else trace
+
+
+def compensation(settings: PersonalizationSettings, fit: Tensor) -> Compensation:
+    """Return how layers are cut under `settings`, with moments from the samples `fit` [samples] of bool."""
+    return Compensation(ridge=None if settings.recovery == "fold" else settings.ridge, score=settings.score, fit=fit)
+
+
+def fit_split(samples: int, held_out_share: float, rng: np.random.Generator) -> Tensor:
+    """Return [samples] of bool: true for what refits see, false for the held-out share (at least 2 of each)."""
+    held = min(max(2, round(held_out_share * samples)), samples - 2)
+    fit = torch.ones(samples, dtype=torch.bool)
+    fit[torch.from_numpy(rng.permutation(samples)[:held])] = False
+    return fit
+
+
+def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
+    """Repeat the last committed step with moments of all private samples: what was held out has done its work."""
+    everything = replace(masked.compensation, fit=torch.ones_like(masked.compensation.fit))
+    final = MaskedModel(masked.trace, everything, pruned.allowed)
+    return final.run(dict(enumerate(map(int, pruned.counts))))
+
+
+def _check(inputs: Inputs, labels: Tensor | None, settings: PersonalizationSettings) -> int:
+    counts = {len(value) for value in inputs.values()}
+    if len(counts) != 1:
+        raise UserError(f"inputs of {sorted(counts)} samples; expected as many of each")
+    count = counts.pop()
+    if count < FEWEST_SAMPLES:
+        raise UserError(
+            f"{count} private samples; probes need at least {FEWEST_SAMPLES}, to fit on some and measure on others"
+        )
+    if settings.signal == "loss" and (labels is None or len(labels) != count):
+        raise UserError("signal loss needs a label for every private sample; give labels or use signal entropy")
+    return count
+
+
+def _allowed(layers: Sequence[Layer], dropped: Sequence[Units] | None) -> dict[int, Units]:
+    if dropped is None:
+        return {}
+    return {
+        layer.index: np.setdiff1d(np.arange(layer.units), units)
+        for layer, units in zip(layers, dropped, strict=True)
+        if len(units)
+    }
+
+
+def _sense(
+    masked: MaskedModel,
+    prior: Prior | None,
+    past: ProbeSamples,
+    settings: PersonalizationSettings,
+    increase: Measure,
+    rng: np.random.Generator,
+) -> ProbeSamples:
+    layers = masked.trace.layers
+    design = draw_probes(
+        len(layers),
+        len(settings.levels),
+        settings.probes,
+        layers_per_probe=settings.layers_per_probe,
+        prior=prior,
+        seen=past.design.sum(0),
+        rng=rng,
+    )
+    available = np.array([len(masked.allowed.get(layer.index, range(layer.units))) for layer in layers])
+    return take_samples(masked, design, settings.levels, measure=increase, available=available)
+
+
+def _prune(
+    masked: MaskedModel,
+    recovered: RecoveryResult,
+    personalized: NDArray[np.bool_],
+    settings: PersonalizationSettings,
+    increase: Measure,
+) -> Pruned:
+    trace = masked.trace
+    schedule = Schedule(
+        budget=settings.budget,
+        steps=settings.steps,
+        step_probes=settings.step_probes,
+        tolerance=settings.tolerance,
+        limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
+    )
+    costs = unit_costs(settings.budget_kind, trace.model, trace.layers, trace.inputs)
+    return StepBuffer(masked, fit_curves(recovered.sensitivity, settings.levels), costs, schedule, increase).prune()
+
+
+def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:
+    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in final.writers.items()}
+    model = cut_model(trace.model, trace.layers, kept, writers)
+    path = classifier_path(model, trace.layers, trace.logits.shape[-1])
+    if path is not None and bool(trace.shift.any()):
+        shift_classifier(model, path, trace.shift)
+    return (
+        distill(model, trace, steps=settings.distill_steps, seed=settings.seed)
+        if settings.recovery == "distill"
+        else model
+    )

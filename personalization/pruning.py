@@ -1,0 +1,151 @@
+"""Prune in steps with a buffer: what a step takes out is committed, corrected, or restored.
+
+Each step allocates to its target, cuts with compensation and looks at the entropy increase on held-out private
+samples. Fresh probes of the survivors lower one layer further each, from where the step has come to: where effects no
+longer add up, the curves are bent to what was measured there, and the step is allocated again. The better of the two
+stays in the buffer and is committed if it is within the tolerance; otherwise what matters most is restored.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalization.allocation import Costs, Curves, allocate
+from personalization.layers import LayerKind
+from personalization.masked import MaskedModel, MaskedPass, Units
+from personalization.sensing import Measure
+
+Counts = NDArray[np.int64]
+
+# A fresh probe takes this share of a layer's surviving channels; a probe of heads takes one head.
+_PROBE_SHARE = 0.25
+# How far one fresh probe may bend a curve, and the power that damps it: probes interact, so they are half believed.
+_LARGEST_RATIO = 4.0
+_DAMPING = 0.5
+_RESTORE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How to prune: `budget` reached in `steps` of `step_probes` fresh probes, each committed up to `tolerance` nats.
+
+    limits [layers]: largest level of each layer.
+    """
+
+    budget: float
+    steps: int
+    step_probes: int
+    tolerance: float
+    limits: NDArray[np.float64]
+
+    def targets(self) -> list[float]:
+        """Return the share kept after each step, on a cubic schedule (Zhu and Gupta 2017, equation 1)."""
+        done = np.arange(1, self.steps + 1) / self.steps
+        return [float(t) for t in self.budget + (1.0 - self.budget) * (1.0 - done) ** 3]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its target share, the units kept [layers], entropy increase (nats), and whether it was committed."""
+
+    target: float
+    counts: Counts
+    increase: float
+    committed: bool
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Where pruning ended: units kept [layers]; `allowed`, the units per layer that the last step chose from;
+    the pass that was measured (None if nothing could be committed); all steps; and the evaluations spent.
+    """
+
+    counts: Counts
+    allowed: dict[int, Units]
+    last: MaskedPass | None
+    increase: float
+    steps: tuple[Step, ...]
+    evaluations: int
+
+
+class StepBuffer:
+    """Prunes one device's model step by step; `prune` is the whole of it."""
+
+    def __init__(self, masked: MaskedModel, curves: Curves, costs: Costs, schedule: Schedule, measure: Measure) -> None:
+        """Take the model on its private samples, what is known of its layers, and how to measure a pass (nats)."""
+        self.masked, self.curves, self.costs, self.schedule, self.measure = masked, curves, costs, schedule, measure
+        self.layers = masked.trace.layers
+        self.evaluations = 0
+
+    def prune(self) -> Pruned:
+        """Go through the schedule and stop early where nothing can be committed. Raises UserError from `allocate`."""
+        dense = np.array([layer.units for layer in self.layers], dtype=np.int64)
+        available = np.array([len(self._allowed(index)) for index in range(len(dense))], dtype=np.int64)
+        committed, allowed, last, increase = available, dict(self.masked.allowed), None, 0.0
+        share, steps = self.costs.total(available) / self.costs.total(dense), []
+        for target in self.schedule.targets():
+            counts, result, measured = self._step(target, committed)
+            fits = measured <= self.schedule.tolerance
+            attempts = 0
+            while not fits and attempts < _RESTORE_ATTEMPTS and share > target:
+                target, attempts = (share + target) / 2.0, attempts + 1
+                counts = self._allocate(target, committed)
+                result, measured = self._run(counts)
+                fits = measured <= self.schedule.tolerance
+            steps.append(Step(target, counts, measured, fits))
+            if not fits:
+                break
+            allowed = dict(self.masked.allowed)
+            committed, last, increase, share = counts, result, measured, target
+            self.masked = replace(self.masked, allowed=result.kept)
+            if attempts:
+                break
+        return Pruned(committed, allowed, last, increase, tuple(steps), self.evaluations)
+
+    def _allowed(self, index: int) -> Units:
+        return self.masked.allowed.get(index, np.arange(self.layers[index].units))
+
+    def _step(self, target: float, committed: Counts) -> tuple[Counts, MaskedPass, float]:
+        counts = self._allocate(target, committed)
+        result, measured = self._run(counts)
+        if not self.schedule.step_probes:
+            return counts, result, measured
+        self._bend(counts, measured)
+        corrected = self._allocate(target, committed)
+        if (corrected == counts).all():
+            return counts, result, measured
+        other, other_measured = self._run(corrected)
+        return (corrected, other, other_measured) if other_measured < measured else (counts, result, measured)
+
+    def _bend(self, counts: Counts, measured: float) -> None:
+        """Probe the layers that are expected to cost most, each a little lower, and scale their curves to the rise."""
+        expected = self._expected(counts)
+        order = [int(i) for i in np.argsort(-expected, kind="stable") if counts[i] > 1][: self.schedule.step_probes]
+        probes = [self._lowered(counts, index) for index in order]
+        passes = self.masked.run_all([dict(enumerate(map(int, probe))) for probe in probes])
+        self.evaluations += len(probes)
+        scale = self.curves.scale.copy()
+        for index, probe, result in zip(order, probes, passes, strict=True):
+            predicted = max(self._expected(probe)[index] - expected[index], 1e-9)
+            ratio = max(self.measure(result) - measured, 1e-9) / predicted
+            scale[index] *= np.clip(ratio, 1.0 / _LARGEST_RATIO, _LARGEST_RATIO) ** _DAMPING
+        self.curves = Curves(scale, self.curves.exponent)
+
+    def _lowered(self, counts: Counts, index: int) -> Counts:
+        heads = self.layers[index].kind is LayerKind.ATTENTION
+        lowered = counts.copy()
+        lowered[index] -= 1 if heads else max(1, round(_PROBE_SHARE * counts[index]))
+        return lowered
+
+    def _expected(self, counts: Counts) -> NDArray[np.float64]:
+        levels = 1.0 - counts / np.array([layer.units for layer in self.layers])
+        return np.array([float(self.curves.at(i, level)) for i, level in enumerate(levels)])
+
+    def _allocate(self, target: float, available: Counts) -> Counts:
+        return allocate(self.layers, self.curves, self.costs, target, limits=self.schedule.limits, available=available)
+
+    def _run(self, counts: Counts) -> tuple[MaskedPass, float]:
+        result = self.masked.run(dict(enumerate(map(int, counts))))
+        self.evaluations += 1
+        return result, self.measure(result)

@@ -1,0 +1,115 @@
+"""Compressed sensing on the device: draw probes, measure them, keep the samples.
+
+A probe lowers a few layers, each to one of the probe levels; in the design it is a row with a 1 for every atom (layer
+at a level) that it switches on. The rows and their measurements never leave the device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalization.layers import Layer
+from personalization.masked import MaskedModel, MaskedPass
+from personalization.prior import Prior
+
+Measure = Callable[[MaskedPass], float]
+
+
+@dataclass(frozen=True)
+class ProbeSamples:
+    """A device's compressed-sensing samples: design [probes, atoms] of 0 and 1, measurements [probes] in nats."""
+
+    design: NDArray[np.float64]
+    measurements: NDArray[np.float64]
+
+    @staticmethod
+    def none(atoms: int) -> "ProbeSamples":
+        """Return samples without any probe."""
+        return ProbeSamples(np.zeros((0, atoms)), np.zeros(0))
+
+    def joined(self, later: "ProbeSamples") -> "ProbeSamples":
+        """Return these samples followed by `later` ones."""
+        return ProbeSamples(
+            np.concatenate([self.design, later.design]), np.concatenate([self.measurements, later.measurements])
+        )
+
+
+def draw_probes(
+    layers: int,
+    levels: int,
+    probes: int,
+    *,
+    layers_per_probe: int,
+    prior: Prior | None,
+    seen: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Return a design [probes, atoms], atoms = layers * levels; none is drawn again before all others have been.
+
+    Atoms are drawn with odds 1 / (1 + precision / mean precision) of the prior: where it is least certain, most often.
+    seen [atoms]: how often earlier probes of this device had each atom; those come last.
+    """
+    atoms = layers * levels
+    precision = np.zeros(atoms) if prior is None else prior.precision
+    odds = 1.0 / (1.0 + precision / max(float(precision.mean()), 1e-12))
+    # The largest of exponential races is a draw without replacement with these odds (Efraimidis and Spirakis 2006).
+    order = np.lexsort((rng.exponential(size=atoms) / odds, seen))
+    design = np.zeros((probes, atoms))
+    queue = list(order)
+    for row in design:
+        taken: set[int] = set()
+        while len(taken) < min(layers_per_probe, layers):
+            if not any(atom // levels not in taken for atom in queue):
+                queue += list(rng.permutation(atoms))
+            atom = next(a for a in queue if a // levels not in taken)
+            queue.remove(atom)
+            taken.add(int(atom) // levels)
+            row[atom] = 1.0
+    return design
+
+
+def one_at_a_time(layers: int, levels: int) -> NDArray[np.float64]:
+    """Return the design [atoms, atoms] that measures every layer at every level by itself."""
+    return np.eye(layers * levels)
+
+
+def probe_counts(
+    probe: NDArray[np.float64],
+    layers: Sequence[Layer],
+    levels: Sequence[float],
+    available: NDArray[np.int64] | None = None,
+) -> dict[int, int]:
+    """Return how many units a probe [atoms] leaves in each layer that it lowers; at most `available` [layers]."""
+    counts = {}
+    for atom in np.flatnonzero(probe):
+        layer = layers[int(atom) // len(levels)]
+        count = round(layer.units * (1.0 - levels[int(atom) % len(levels)]))
+        counts[layer.index] = count if available is None else min(count, int(available[layer.index]))
+    return counts
+
+
+def take_samples(
+    masked: MaskedModel,
+    design: NDArray[np.float64],
+    levels: Sequence[float],
+    *,
+    measure: Measure,
+    available: NDArray[np.int64] | None = None,
+) -> ProbeSamples:
+    """Measure every probe of `design` [probes, atoms]; one evaluation each."""
+    passes = masked.run_all([probe_counts(row, masked.trace.layers, levels, available) for row in design])
+    return ProbeSamples(design, np.array([measure(result) for result in passes], dtype=np.float64))
+
+
+def personalized_layers(sensitivity: NDArray[np.float64], levels: int, share: float) -> NDArray[np.bool_]:
+    """Return which layers are personalized, [layers]: the fewest that cover `share` of the sensitivity [atoms]."""
+    per_layer = sensitivity.reshape(-1, levels).sum(1)
+    order = np.argsort(-per_layer, kind="stable")
+    covered = np.cumsum(per_layer[order])
+    count = int(np.searchsorted(covered, share * covered[-1] * (1.0 - 1e-12))) + 1
+    chosen = np.zeros(len(per_layer), dtype=np.bool_)
+    if covered[-1] > 0.0:
+        chosen[order[:count]] = True
+    return chosen

@@ -1,0 +1,154 @@
+"""One dense forward pass over the private samples, kept so that everything after it can start in the middle.
+
+Also here: running the model again from the block where something first changes (prefix reuse). The embeddings and
+the head are the model's own, so nothing here knows its architecture beyond `layers`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personalization.errors import UserError
+from personalization.layers import Layer
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DenseTrace:
+    """What the dense model computed on the private samples.
+
+    logits: [samples, (positions,) classes]. block_outputs: per block, what its module returned. layer_outputs: per
+    layer, what its writer returned, [samples, positions, width]. positions: [samples, positions], true where a position
+    holds data (not padding). read: [positions], true where the head reads the last block's output. shift: [classes],
+    what is added to all logits before predictions are compared (see `head`).
+    """
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    inputs: Inputs
+    logits: Tensor
+    block_outputs: tuple[Any, ...]
+    layer_outputs: tuple[Tensor, ...]
+    positions: Tensor
+    read: Tensor
+    shift: Tensor
+
+    @property
+    def samples(self) -> int:
+        """Number of private samples."""
+        return len(self.logits)
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.block_outputs)
+
+
+@torch.inference_mode()
+def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> DenseTrace:
+    """Run the dense model once. Raises UserError if the model has no head that gives logits."""
+    block_outputs: dict[str, Any] = {}
+    layer_outputs: dict[str, Tensor] = {}
+
+    def keep_block(path: str) -> Any:
+        return lambda _module, _args, output: block_outputs.__setitem__(path, output)
+
+    def keep_layer(path: str) -> Any:
+        return lambda _module, _args, output: layer_outputs.__setitem__(path, output)
+
+    blocks = list(dict.fromkeys(layer.block_path for layer in layers))
+    with ExitStack() as hooks:
+        for path in blocks:
+            hooks.callback(model.get_submodule(path).register_forward_hook(keep_block(path)).remove)
+        for layer in layers:
+            hooks.callback(model.get_submodule(layer.writer).register_forward_hook(keep_layer(layer.writer)).remove)
+        logits = logits_of(model, inputs)
+    outputs = tuple(layer_outputs[layer.writer] for layer in layers)
+    positions = torch.ones(outputs[0].shape[:2], dtype=torch.bool)
+    mask = inputs.get("attention_mask")
+    if mask is not None and mask.shape == positions.shape:
+        positions = mask.bool()
+    trace = DenseTrace(
+        model,
+        tuple(layers),
+        inputs,
+        logits,
+        tuple(block_outputs[path] for path in blocks),
+        outputs,
+        positions,
+        torch.ones(positions.shape[1], dtype=torch.bool),
+        torch.zeros(logits.shape[-1]),
+    )
+    return _with_read_positions(trace)
+
+
+def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Return the model's logits [samples, (positions,) classes]; raises UserError if it has none."""
+    logits = getattr(model(**inputs), "logits", None)
+    if not isinstance(logits, Tensor):
+        raise UserError(f"{type(model).__name__}: no logits; give a model with a classification or language-model head")
+    return logits
+
+
+@contextmanager
+def replayed(trace: DenseTrace, first_block: int, *, copies: int = 1) -> Iterator[None]:
+    """Make the model skip all blocks before `first_block` and go on from what the last of them returned.
+
+    With `copies`, that output is repeated along the batch for as many probes.
+    """
+    paths = list(dict.fromkeys(layer.block_path for layer in trace.layers))[:first_block]
+    modules = [trace.model.get_submodule(path) for path in paths]
+    try:
+        for module in modules[:-1]:
+            module.forward = _pass_through
+        for module in modules[-1:]:
+            module.forward = _returns(_repeat(trace.block_outputs[first_block - 1], copies))
+        yield
+    finally:
+        for module in modules:
+            module.__dict__.pop("forward", None)
+
+
+def _pass_through(hidden: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    return hidden
+
+
+def _returns(output: Any) -> Any:
+    return lambda *_args, **_kwargs: output
+
+
+def _repeat(output: Any, copies: int) -> Any:
+    if copies == 1:
+        return output
+    if isinstance(output, tuple):
+        return tuple(_repeat(part, copies) if isinstance(part, Tensor) else part for part in output)
+    return output.repeat(copies, *[1] * (output.ndim - 1))
+
+
+def _with_read_positions(trace: DenseTrace) -> DenseTrace:
+    """Find out which positions of the last block's output reach the logits.
+
+    A classifier reads one position or a few; refits of the last block need to be right only there. Each position is
+    changed in a copy of one sample of its own, and the head is run on all copies at once.
+    """
+    if trace.logits.ndim > 2:
+        return trace
+    last = trace.block_outputs[-1]
+    hidden = last[0] if isinstance(last, tuple) else last
+    count = hidden.shape[1]
+    copies = hidden[:1].repeat(count + 1, 1, 1)
+    # Reversed channels, because a shift of all channels alike would vanish in a layer norm.
+    copies[torch.arange(count), torch.arange(count)] = hidden[0].flip(-1)
+    changed = (copies, *last[1:]) if isinstance(last, tuple) else copies
+    inputs = {name: value[:1].expand(count + 1, *value.shape[1:]) for name, value in trace.inputs.items()}
+    probe = replace(trace, block_outputs=(*trace.block_outputs[:-1], changed))
+    with replayed(probe, len(trace.block_outputs)):
+        logits = logits_of(trace.model, inputs)
+    # A tolerance, because equal rows of a batch can differ in their last bits.
+    read = ((logits[:count] - logits[count]).abs() > 1e-5 * logits.abs().max()).any(-1)
+    return replace(trace, read=read)
