@@ -8,7 +8,18 @@ from personalization.plan import Plan
 from personalization.settings import PersonalizationSettings
 
 # Keys of the run configuration that a device takes over as they are; budget and probes come with the plan.
-_KEYS = ("signal", "solver", "steps", "tolerance", "recovery", "layers-per-probe", "ridge", "distill-steps")
+_KEYS = (
+    "signal",
+    "solver",
+    "steps",
+    "step-probes",
+    "tolerance",
+    "recovery",
+    "layers-per-probe",
+    "ridge",
+    "distill-steps",
+    "adapt-head",
+)
 
 
 def read_settings(run_config: Config, plan: Plan, client: str) -> PersonalizationSettings:

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Context
-from numpy.typing import NDArray
 
 from personalization.atomic import write_bytes
 from personalization.codes import ClientError, ClientFailure
+from personalization.sensing import ProbeSamples
 
 RECORD, MODEL, SAMPLES = "record.json", "model", "samples"
-_KEPT_VERSIONS = 8
+# A run that is resumed repeats at most one plan, and needs what stood before it.
+_KEPT_VERSIONS = 3
 
 
 class ClientState:
     """One client's directory (mode 700, files 600); every file is replaced atomically.
 
-    `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples that were
-    taken for a plan. `model/`: the personal model. `record.json`: what was found for each plan.
+    `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
+    plan. `model/`: the personal model. `record.json`: what was found for each plan.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,23 +56,22 @@ class ClientState:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         write_bytes(path, data)
 
-    def save_samples(self, version: int, design: NDArray[np.float64], measurements: NDArray[np.float64]) -> None:
-        """Keep the probes [probes, atoms] and measurements [probes] of a plan; they replace what it left before."""
+    def save_samples(self, version: int, samples: ProbeSamples) -> None:
+        """Keep all samples taken up to a plan; they replace what that version left before."""
         buffer = BytesIO()
-        np.savez(buffer, design=design, measurements=measurements)
+        np.savez(buffer, design=samples.design, measurements=samples.measurements)
         self.write(f"{SAMPLES}/{version}.npz", buffer.getvalue())
         for old in self._versions()[:-_KEPT_VERSIONS]:
             self.path(f"{SAMPLES}/{old}.npz").unlink()
 
-    def load_samples(self, before: int, atoms: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return design [probes, atoms] and measurements [probes] of the plans before version `before`."""
-        designs, measurements = [np.empty((0, atoms))], [np.empty(0)]
-        for version in self._versions():
-            with np.load(self.path(f"{SAMPLES}/{version}.npz"), allow_pickle=False) as archive:
-                if version < before and archive["design"].shape[1] == atoms:
-                    designs.append(archive["design"])
-                    measurements.append(archive["measurements"])
-        return np.concatenate(designs), np.concatenate(measurements)
+    def load_samples(self, before: int, atoms: int) -> ProbeSamples | None:
+        """Return what was kept at the last plan before version `before`; None if nothing fits [probes, `atoms`]."""
+        earlier = [version for version in self._versions() if version < before]
+        if not earlier:
+            return None
+        with np.load(self.path(f"{SAMPLES}/{earlier[-1]}.npz"), allow_pickle=False) as archive:
+            samples = ProbeSamples(archive["design"], archive["measurements"])
+        return samples if samples.design.shape == (len(samples.measurements), atoms) else None
 
     def record(self) -> dict[str, Any]:
         """Return what was found so far: under `rounds`, one entry for each plan version (as text)."""

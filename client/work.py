@@ -12,10 +12,10 @@ from client.settings import read_settings
 from client.state import MODEL, ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import dropped_units, share_kept
-from personalization.personalize import Personalization, ProbeSamples
+from personalization.personalize import Personalization
 from personalization.personalize import personalize as own_personalize
 from personalization.plan import Plan
-from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
+from personalization.statistics import ClientStatistics, to_vector
 from personalization.storage import save_personal_model
 from strategies.protocol import read_plan, reply_content
 
@@ -50,16 +50,11 @@ def answer(
         labels=samples.labels if settings.signal == "loss" else None,
         prior=plan.prior,
         dropped_units=dropped_units(backbone.groups, plan.dropped),
-        past=_past(state, plan, layout),
+        past=state.load_samples(plan.version, layout.atoms),
         settings=settings,
     )
     _keep(state, plan, backbone, samples, result)
     return reply_content(to_vector(_statistics(backbone, result), layout), plan.version)
-
-
-def _past(state: ClientState, plan: Plan, layout: StatisticsLayout) -> ProbeSamples | None:
-    design, measurements = state.load_samples(plan.version, layout.atoms)
-    return ProbeSamples(design, measurements) if len(measurements) else None
 
 
 def _keep(
@@ -69,7 +64,7 @@ def _keep(
     samples: PrivateSamples,
     result: Personalization,
 ) -> None:
-    state.save_samples(plan.version, result.samples.design, result.samples.measurements)
+    state.save_samples(plan.version, result.samples)
     preprocessing = backbone.facts.preprocessing
     save_personal_model(
         state.path(MODEL),

@@ -11,6 +11,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from personalization.cutting import cut_model
 from personalization.layers import find_layers
+from personalization.sensing import ProbeSamples
 
 
 def make_tiny_vit(seed: int = 0) -> ViTForImageClassification:
@@ -87,7 +88,7 @@ def fake_personalize(model: Any, inputs: Any, *, past: Any, settings: Any, dropp
         entropy_increase=0.1,
         agreement=0.9,
         weights_kept=0.5,
-        samples=SimpleNamespace(design=design, measurements=rng.random(len(design))),
+        samples=(past or ProbeSamples.none(atoms)).joined(ProbeSamples(design, rng.random(len(design)))),
     )
 
 

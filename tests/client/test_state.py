@@ -5,6 +5,7 @@ from flwr.app import Context, RecordDict
 from client.settings import derive_seed
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
+from personalization.sensing import ProbeSamples
 
 
 def mode(path) -> int:
@@ -13,30 +14,32 @@ def mode(path) -> int:
 
 def test_only_the_owner_can_read(tmp_path):
     state = ClientState(tmp_path / "a" / "b")
-    state.save_samples(1, np.eye(2), np.ones(2))
+    state.save_samples(1, ProbeSamples(np.eye(2), np.ones(2)))
     state.add_record(1, {"evaluations": 2})
     assert mode(state.folder) == 0o700
     assert mode(state.path("samples")) == 0o700
     assert {mode(p) for p in state.folder.rglob("*") if p.is_file()} == {0o600}
 
 
-def test_samples_of_earlier_plans_come_back_and_a_second_attempt_replaces_the_first(tmp_path):
+def test_samples_of_the_last_plan_come_back_and_a_second_attempt_replaces_the_first(tmp_path):
     state = ClientState(tmp_path)
+    assert state.load_samples(9, 3) is None
     for attempt in range(2):
-        state.save_samples(1, np.eye(3)[:1], np.array([0.5]))
-        state.save_samples(3, np.eye(3)[:2], np.array([1.0, 2.0]) + attempt)
-    design, measurements = state.load_samples(3, 3)
-    assert design.tolist() == [[1, 0, 0]]
-    assert measurements.tolist() == [0.5]
-    assert state.load_samples(4, 3)[1].tolist() == [0.5, 2.0, 3.0]
-    assert len(state.load_samples(4, 99)[1]) == 0
+        state.save_samples(1, ProbeSamples(np.eye(3)[:1], np.array([0.5])))
+        state.save_samples(3, ProbeSamples(np.eye(3)[:2], np.array([1.0, 2.0]) + attempt))
+    found = state.load_samples(3, 3)
+    assert (found.design.tolist(), found.measurements.tolist()) == ([[1, 0, 0]], [0.5])
+    assert state.load_samples(4, 3).measurements.tolist() == [2.0, 3.0]
+    assert state.load_samples(4, 99) is None
 
 
 def test_samples_do_not_pile_up(tmp_path):
     state = ClientState(tmp_path)
     for version in range(1, 30):
-        state.save_samples(version, np.eye(2)[:1], np.array([float(version)]))
-    assert state.load_samples(99, 2)[1].tolist() == [22.0, 23.0, 24.0, 25.0, 26.0, 27.0, 28.0, 29.0]
+        state.save_samples(version, ProbeSamples(np.eye(2)[:1], np.array([float(version)])))
+    assert state.load_samples(99, 2).measurements.tolist() == [29.0]
+    assert state.load_samples(29, 2).measurements.tolist() == [28.0]
+    assert len(list(state.path("samples").iterdir())) == 3
 
 
 def test_a_record_replaces_its_own_version_and_what_came_after(tmp_path):
