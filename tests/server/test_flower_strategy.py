@@ -1,0 +1,41 @@
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from personalization.statistics import StatisticsLayout
+from server.flower_strategy import REDUCED, StatisticsStrategy
+from simulations.engine import run_in_process
+from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.protocol import reply_content
+
+LAYOUT = StatisticsLayout(layers=2, levels=1, groups=3)
+
+
+def test_flowers_own_loop_reduces_vectors_and_leaves_out_what_is_not_one():
+    client = ClientApp()
+
+    def answer(message, context):
+        number = context.node_config["partition-id"]
+        if number == 3:
+            return Message(Error(2, "lost"), reply_to=message)
+        if number == 4:
+            return Message(RecordDict({"x": ConfigRecord({"text": "hello"})}), reply_to=message)
+        return Message(
+            reply_content(np.full(LAYOUT.size, number / 4), int(message.metadata.group_id)), reply_to=message
+        )
+
+    client.train()(answer)
+    client.evaluate()(answer)
+    results = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid, context):
+        strategy = StatisticsStrategy(PrecisionWeightedMean(), LAYOUT)
+        results.append(strategy.start(grid, ArrayRecord(), num_rounds=2, evaluate_config=ConfigRecord()))
+
+    run_in_process(server, client, clients=5, run_config={})
+    for metrics in (results[0].train_metrics_clientapp, results[0].evaluate_metrics_clientapp):
+        assert set(metrics) == {1, 2}
+        np.testing.assert_allclose(metrics[2][REDUCED], np.full(LAYOUT.size, 0.25))
