@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from personalization.backbone import load_backbone
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings, Recovery, Signal, Solver
 from server.app import make_app as make_server_app
-from server.journal import Journal, load_journal
+from server.journal import JOURNAL, Journal, load_journal
 from simulations.engine import run_in_process
 from simulations.evaluation import client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.partition import PartitionKind
@@ -121,7 +122,6 @@ def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> Fl
     data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
     clients = data.partition.clients
     config["min-nodes"] = clients
-    settings.out.mkdir(parents=True, exist_ok=True)
 
     def report_round(record: dict[str, Any]) -> None:
         if on_round is not None:
@@ -136,7 +136,10 @@ def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> Fl
         else:
             run_in_process(server_app, make_client_app(data), clients=clients, run_config=config)
     except UserError as error:
-        raise UserError(f"{error}{_first_failure(settings.out, clients)}") from error
+        reason = f"{error}{_first_failure(settings.out, clients)}"
+        if not settings.resume:
+            _remove_unbegun(settings.out)
+        raise UserError(reason) from error
     journal = load_journal(settings.out / "server")
     rows = evaluate_fleet(settings.out, backbone, data)
     dense = dense_figures(backbone, data)
@@ -171,6 +174,16 @@ def _with_evaluations(record: dict[str, Any], out: Path, clients: int) -> dict[s
         if entry is not None:
             spent.append(entry["evaluations"])
     return {**record, "evaluations_per_client": float(np.mean(spent)) if spent else 0.0}
+
+
+def _remove_unbegun(out: Path) -> None:
+    """Remove what a run left that ended before its first round did: there is nothing in it to resume."""
+    journal = out / "server" / JOURNAL
+    if journal.is_file() and not json.loads(journal.read_text())["rounds"]:
+        for folder in (out / "server", out / "clients"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
 
 
 def _first_failure(out: Path, clients: int) -> str:
