@@ -7,7 +7,8 @@ same pass with different layers in it, so what is measured is what will be done.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,15 @@ class Compensation:
 
 @dataclass(frozen=True)
 class MaskedPass:
-    """What one probe gave: logits [samples, ...], and for each lowered layer its kept units and its writer."""
+    """What one probe gave: logits [samples, ...], and for each lowered layer its kept units and its writer.
+
+    block_outputs: what the blocks returned, for a pass that was run by itself; probes can branch off from it.
+    """
 
     logits: Tensor
     kept: dict[int, Units] = field(default_factory=dict)
     writers: dict[int, RefitWriter] = field(default_factory=dict)
+    block_outputs: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,16 +60,34 @@ class MaskedModel:
     """The dense model on the private samples, ready to be run with layers lowered.
 
     allowed: units to choose from in layers where not all may be kept (what an earlier step or the fleet has dropped).
+    cut_prefix: whether the blocks that probes skip are those of a cut model (see `branch`) instead of the dense one.
     """
 
     trace: DenseTrace
     compensation: Compensation
     allowed: Mapping[int, Units] = field(default_factory=dict)
-    _dense_moments: dict[int, Moments] = field(default_factory=dict, compare=False)
+    cut_prefix: bool = False
+    _first_moments: dict[int, Moments] = field(default_factory=dict, compare=False)
 
     def run(self, counts: Counts) -> MaskedPass:
         """Run one probe: `counts[layer.index]` units stay in each lowered layer, the others are untouched."""
-        return self.run_all([counts])[0]
+        blocks = list(dict.fromkeys(layer.block_path for layer in self.trace.layers))
+        outputs: dict[str, Any] = {}
+        with ExitStack() as stack:
+            for path in blocks:
+                hook = partial(_keep, outputs, path)
+                stack.callback(self.trace.model.get_submodule(path).register_forward_hook(hook).remove)
+            result = self.run_all([counts])[0]
+        return replace(result, block_outputs=tuple(outputs[path] for path in blocks))
+
+    def branch(self, base: MaskedPass) -> "MaskedModel":
+        """Return a model whose probes start from what the blocks of `base` returned instead of the dense ones.
+
+        A probe must name all layers from its first block on, for nothing behind that block is remembered.
+        """
+        return MaskedModel(
+            replace(self.trace, block_outputs=base.block_outputs), self.compensation, self.allowed, cut_prefix=True
+        )
 
     @torch.inference_mode()
     def run_all(self, probes: Sequence[Counts]) -> list[MaskedPass]:
@@ -127,7 +150,7 @@ class MaskedModel:
             ridge=self.compensation.selection_ridge,
         )
         result.kept[layer.index] = kept
-        if len(kept) == layer.units and (ridge is None or first):
+        if len(kept) == layer.units and (ridge is None or (first and not self.cut_prefix)):
             bias = linear_bias(module)
             result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
             return output
@@ -137,13 +160,17 @@ class MaskedModel:
         return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
 
     def _moments(self, layer: Layer, x: Tensor, *, first: bool) -> Moments:
-        """Moments of a layer's writer; before anything is lowered they are the dense model's and computed once."""
-        if first and layer.index in self._dense_moments:
-            return self._dense_moments[layer.index]
+        """Moments of a layer's writer; in the first layer of a probe they are the same for all and computed once."""
+        if first and layer.index in self._first_moments:
+            return self._first_moments[layer.index]
         used = self.trace.positions & self.compensation.fit[:, None]
         if layer.block == self.trace.blocks - 1:
             used = used & self.trace.read
         moment = moments(x[used], self.trace.layer_outputs[layer.index][used])
         if first:
-            self._dense_moments[layer.index] = moment
+            self._first_moments[layer.index] = moment
         return moment
+
+
+def _keep(outputs: dict[str, Any], path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+    outputs[path] = output

@@ -33,8 +33,8 @@ class Personalization:
 
     model: cut, in evaluation mode. kept: unit indices per layer. levels [layers]: shares removed. personalized
     [layers]. sensitivity [atoms] in nats with its precision [atoms] in [0, 1). fit_r2: cross-validated fit of the
-    additive model to the probes, None where there were too few. entropy_increase (nats) and agreement: of the cut model before any
-    training, on held-out private samples. weights_kept: share of the blocks' weights. evaluations: forward passes spent
+    additive model to the probes, None where there were too few. entropy_increase (nats), agreement: of the cut before
+    training, on held-out private samples. weights_kept: share of the blocks' weights. evaluations: passes spent
     on probes and steps. samples: the compressed-sensing samples, past ones included. pruned: the steps.
     """
 

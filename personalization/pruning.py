@@ -111,19 +111,19 @@ class StepBuffer:
         result, measured = self._run(counts)
         if not self.schedule.step_probes:
             return counts, result, measured
-        self._bend(counts, measured)
+        self._bend(counts, result, measured)
         corrected = self._allocate(target, committed)
         if (corrected == counts).all():
             return counts, result, measured
         other, other_measured = self._run(corrected)
         return (corrected, other, other_measured) if other_measured < measured else (counts, result, measured)
 
-    def _bend(self, counts: Counts, measured: float) -> None:
+    def _bend(self, counts: Counts, base: MaskedPass, measured: float) -> None:
         """Probe the layers that are expected to cost most, each a little lower, and scale their curves to the rise."""
         expected = self._expected(counts)
         order = [int(i) for i in np.argsort(-expected, kind="stable") if counts[i] > 1][: self.schedule.step_probes]
         probes = [self._lowered(counts, index) for index in order]
-        passes = self.masked.run_all([dict(enumerate(map(int, probe))) for probe in probes])
+        passes = self.masked.branch(base).run_all([self._from(i, p) for i, p in zip(order, probes, strict=True)])
         self.evaluations += len(probes)
         scale = self.curves.scale.copy()
         for index, probe, result in zip(order, probes, passes, strict=True):
@@ -131,6 +131,11 @@ class StepBuffer:
             ratio = max(self.measure(result) - measured, 1e-9) / predicted
             scale[index] *= np.clip(ratio, 1.0 / _LARGEST_RATIO, _LARGEST_RATIO) ** _DAMPING
         self.curves = Curves(scale, self.curves.exponent)
+
+    def _from(self, index: int, counts: Counts) -> dict[int, int]:
+        """Name the layers from the block of layer `index` on: what lies before it is as in the pass branched from."""
+        first = self.layers[index].block
+        return {layer.index: int(counts[layer.index]) for layer in self.layers if layer.block >= first}
 
     def _lowered(self, counts: Counts, index: int) -> Counts:
         heads = self.layers[index].kind is LayerKind.ATTENTION
