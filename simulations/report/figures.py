@@ -113,7 +113,8 @@ def bytes_by_round(report: Mapping[str, Any]) -> go.Figure:
             for r, mean in zip(rounds, means, strict=True)
         ]
         _add_rounds(figure, rounds, means, name, colour, labels)
-    figure.update_yaxes(type="log", ticksuffix="B", exponentformat="SI", dtick=1)
+    powers = [10**power for power in range(13)]
+    figure.update_yaxes(type="log", tickvals=powers, ticktext=[format_bytes(count) for count in powers])
     return _finish(figure, "round", "bytes per client (log scale)", legend=True, rounds=True)
 
 

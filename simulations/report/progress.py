@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simulations.report.units import format_bytes
 
@@ -27,6 +27,7 @@ class RoundProgress:
         """Set up the bar; it is drawn only on a terminal."""
         self._console, self._rounds = console, rounds
         self._bar = Progress(
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
