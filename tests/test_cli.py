@@ -181,9 +181,11 @@ def test_refuses_the_loss_signal_without_labels(tiny_vit_folder: Path, images: P
     assert_refused(personalize(tiny_vit_folder, images, tmp_path / "out", "--signal", "loss"), "labels", "entropy")
 
 
-def test_refuses_too_few_private_samples(tiny_vit_folder: Path, tmp_path: Path) -> None:
+def test_refuses_too_few_private_samples(tiny_vit_folder: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = write_images(tmp_path / "one", 1)
-    assert_refused(personalize(tiny_vit_folder, data, tmp_path / "out"), "sample")
+    assert_refused(personalize(tiny_vit_folder, data, tmp_path / "out"), "1 private samples", "probes need")
+    result = simulate(tiny_vit_folder, tiny_data, tmp_path / "out", "--samples", "3")
+    assert_refused(result, "3 private samples", "probes need")
     assert not (tmp_path / "out").exists()
 
 
