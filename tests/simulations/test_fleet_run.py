@@ -159,7 +159,7 @@ def start(arguments) -> subprocess.Popen:
 def test_a_run_killed_after_a_round_and_resumed_ends_like_one_never_killed(tiny_vit_folder, tiny_data, tmp_path):
     def arguments(out, **changes):
         own = {
-            "clients": 20, "rounds": 15, "fraction": 1.0, "classes_per_client": 1, "samples": 2, "probes": 2,
+            "clients": 20, "rounds": 8, "fraction": 1.0, "classes_per_client": 1, "samples": 2, "probes": 2,
             "model": str(tiny_vit_folder), "data": str(tiny_data), "out": str(out),
         }  # fmt: skip
         return {**own, **changes}
@@ -167,12 +167,12 @@ def test_a_run_killed_after_a_round_and_resumed_ends_like_one_never_killed(tiny_
     assert start(arguments(tmp_path / "whole")).wait(300) == 0
     killed = tmp_path / "killed"
     process = start(arguments(killed))
-    while not (killed / "done-5").exists():
+    while not (killed / "done-3").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    assert not (killed / "done-16").exists()
+    assert not (killed / "done-9").exists()
     assert start(arguments(killed, resume=True)).wait(300) == 0
     reports = [json.loads((out / "result.json").read_text()) for out in (tmp_path / "whole", killed)]
     assert without_times(reports[0]) == without_times(reports[1])
