@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Context
 
-from personalization.atomic import write_bytes
 from personalization.codes import ClientError, ClientFailure
+from personalization.files import write_atomically
 from personalization.sensing import ProbeSamples
 
 RECORD, MODEL, SAMPLES = "record.json", "model", "samples"
@@ -54,7 +54,7 @@ class ClientState:
         """Write a file (mode 600) whole or not at all. Raises OSError; what stood there before then stays."""
         path = self.path(name)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_bytes(path, data)
+        write_atomically(path, data)
 
     def save_samples(self, version: int, samples: ProbeSamples) -> None:
         """Keep all samples taken up to a plan; they replace what that version left before."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.atomic import write_bytes
 from personalization.errors import UserError
+from personalization.files import write_atomically
 from server.planning import FleetKnowledge
 
 JOURNAL = "journal.json"
@@ -90,4 +90,5 @@ def open_journal(
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write JSON atomically; makes the folder if need be."""
-    write_bytes(path, json.dumps(record, indent=1, allow_nan=False).encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(record, indent=1, allow_nan=False).encode())

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_the_bundle_that_is_written_holds_what_it_says(tmp_path: Path) -> None:
         np.testing.assert_array_equal(bundle["train_images"], data.train_images[train])
         np.testing.assert_array_equal(bundle["test_labels"], data.test_labels[test])
         np.testing.assert_array_equal(bundle["train_source_index"], train)
+    with zipfile.ZipFile(path) as archive:  # no clock in it: the same bytes whenever it is made
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 @pytest.mark.skipif(not FULL.is_dir(), reason="needs the full Fashion-MNIST (Debian package dataset-fashion-mnist)")
