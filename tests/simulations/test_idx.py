@@ -41,19 +41,18 @@ def test_a_gzip_file_cut_anywhere_is_named(tmp_path: Path) -> None:
             read_idx(path)
 
 
-def test_a_gzip_file_with_any_byte_flipped_is_named_or_read_as_it_was(tmp_path: Path) -> None:
+def test_a_gzip_file_with_any_byte_that_counts_flipped_is_named(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, 150, dtype=np.uint8)
     whole = gzip.compress(encode(array))
     path = tmp_path / "array.gz"
-    refused = 0
+    harmless = set(range(4, 10))  # the header's time stamp, extra flags and operating system
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
-        try:
+        if position in harmless:
             np.testing.assert_array_equal(read_idx(path), array)
-        except UserError as error:
-            assert "array.gz" in str(error)
-            refused += 1
-    assert refused > len(whole) - 10  # but for the header's time stamp and the like
+        else:
+            with pytest.raises(UserError, match=r"array\.gz"):
+                read_idx(path)
 
 
 @pytest.mark.parametrize("dimensions", [0, 5, 255])
