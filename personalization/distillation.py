@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from personalization.trace import DenseTrace, logits_of
 
-_BATCH = 50
+_BATCH = 32
 _TEMPERATURE = 2.0
 _LEARNING_RATE = 3e-4
 

@@ -52,7 +52,7 @@ class PersonalizationSettings:
     personalized_limit: float = 0.95
     generic_limit: float = 0.95
     held_out_share: float = 0.25
-    distill_steps: int = 60
+    distill_steps: int = 40
     adapt_head: bool = True
     seed: int = 0
 

@@ -1,0 +1,113 @@
+"""The rows of `benchmarks.personalization`: where a device's idea of its layers comes from, and what it costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalization.allocation import Curves, fit_curves
+from personalization.layers import Layer
+from personalization.prior import Prior
+from personalization.recovery import recover
+from personalization.sensing import ProbeSamples, draw_probes
+from personalization.settings import PersonalizationSettings
+from personalization.statistics import from_wire, to_wire
+
+ROWS = (
+    "random",
+    "uniform",
+    "depth-linear",
+    "own one at a time",
+    "own compressed-sensed",
+    "fleet prior",
+    "fleet prior + 6 own",
+)
+# One shot with as many own evaluations as the step buffer spends beside the prior, to compare the two.
+SAME_EVALUATIONS = "fleet prior + 8 own"
+COLUMNS = ("folded", "compensated", "step buffer", "distilled")
+BUDGETS = (0.7, 0.5, 0.3)
+# What each client measures for the fleet, and what a newcomer measures beside the prior.
+OWN_PROBES = 6
+# Compressed sensing without a fleet: half as many probes as atoms, three layers in each.
+SENSED_PROBES, SENSED_LAYERS = 12, 3
+# How much sparsity rises from the first block to the last, relative to its mean; linearly, as in ATP (2502.14770).
+DEPTH_SLOPE = 0.5
+_EXPONENT = 3.0
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """What one client measured: every atom by itself [atoms], and probes of several layers."""
+
+    single: NDArray[np.float64]
+    many: ProbeSamples
+
+
+def profile_curves(layers: Sequence[Layer], levels: NDArray[np.float64]) -> Curves:
+    """Return curves for which the cheapest allocation has `levels` [layers]: marginal cost equal everywhere."""
+    weights = np.array([layer.weights for layer in layers], dtype=np.float64)
+    scale = weights / np.clip(levels, 0.02, 1.0) ** (_EXPONENT - 1.0)
+    return Curves(scale / scale.sum(), np.full(len(levels), _EXPONENT))
+
+
+def heuristic_levels(row: str, layers: Sequence[Layer], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a profile of levels [layers] for a row that measures nothing; only ratios matter."""
+    depth = np.array([layer.block for layer in layers]) / max(layer.block for layer in layers)
+    if row == "random":
+        return rng.uniform(0.05, 1.0, len(layers))
+    if row == "depth-linear":
+        return np.asarray(0.6 * (1.0 + DEPTH_SLOPE * (depth - 0.5)))
+    return np.full(len(layers), 0.6)
+
+
+def fleet_prior(others: Sequence[Sensed], masks: NDArray[np.float64]) -> Prior:
+    """Return the prior of clients that measured the atoms in their `masks` [clients, atoms], each once.
+
+    The precision-weighted mean on the wire's logarithmic scale, where one clean look has precision 0.5.
+    """
+    scaled = to_wire(np.array([client.single for client in others]))
+    weight = 0.5 * masks
+    precision = weight.mean(0)
+    mean = np.divide((weight * scaled).mean(0), precision, out=np.zeros(scaled.shape[1]), where=precision > 0)
+    return Prior(from_wire(mean), precision)
+
+
+def share_of_atoms(
+    layers: int, levels: int, probes: int, rng: np.random.Generator, prior: Prior | None = None
+) -> NDArray[np.float64]:
+    """Return which atoms [atoms] a client measures with `probes` probes of one layer."""
+    design = draw_probes(
+        layers, levels, probes, layers_per_probe=1, prior=prior, seen=np.zeros(layers * levels), rng=rng
+    )
+    return np.asarray(design.sum(0), dtype=np.float64)
+
+
+def own_with_prior(sensed: Sensed, prior: Prior, mask: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Return sensitivities [atoms] from the prior and a client's own look at the atoms in `mask` [atoms]."""
+    design = np.eye(len(mask))[np.flatnonzero(mask)]
+    return recover(design, design @ sensed.single, solver="deviation", prior=prior, seed=seed).sensitivity
+
+
+def row_curves(
+    row: str,
+    layers: Sequence[Layer],
+    sensed: Sensed,
+    prior: Prior,
+    settings: PersonalizationSettings,
+    rng: np.random.Generator,
+) -> tuple[Curves, int]:
+    """Return the curves of a row and the evaluations that the client spent on them."""
+    levels, atoms = len(settings.levels), len(sensed.single)
+    if row in ("random", "uniform", "depth-linear"):
+        return profile_curves(layers, heuristic_levels(row, layers, rng)), 0
+    if row == "own one at a time":
+        return fit_curves(sensed.single, settings.levels), atoms
+    if row == "own compressed-sensed":
+        result = recover(sensed.many.design, sensed.many.measurements, solver="lasso", seed=settings.seed)
+        return fit_curves(result.sensitivity, settings.levels), len(sensed.many.measurements)
+    if row == "fleet prior":
+        return fit_curves(prior.sensitivity, settings.levels), 0
+    probes = int(row.removeprefix("fleet prior + ").removesuffix(" own"))
+    mask = share_of_atoms(len(layers), levels, probes, rng, prior)
+    return fit_curves(own_with_prior(sensed, prior, mask, settings.seed), settings.levels), probes

@@ -1,0 +1,228 @@
+"""What each part of personalization buys: `python -m benchmarks.personalization`.
+
+30 clients of 3 classes with 200 private images each, without labels, three seeds. Rows say where a device's idea of its
+layers comes from, columns what is done about the cut; every cell is a personal model of every client, evaluated on
+the client's own test images and on images of all classes. All models have their head fitted to the client's class
+mixture, the dense one too. Cells are kept as they come in `--out`, and an interrupted run goes on where it stopped.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from torch import nn
+
+from benchmarks.personal_client import Client, load_client
+from benchmarks.personal_rows import (
+    BUDGETS,
+    OWN_PROBES,
+    ROWS,
+    SAME_EVALUATIONS,
+    SENSED_LAYERS,
+    SENSED_PROBES,
+    Sensed,
+    fleet_prior,
+    row_curves,
+    share_of_atoms,
+)
+from benchmarks.personal_tables import checks, summary_tables
+from personalization.allocation import Curves, allocate, weight_costs
+from personalization.distillation import distill
+from personalization.masked import MaskedPass
+from personalization.personalize import final_pass
+from personalization.pruning import Schedule, StepBuffer
+from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
+
+Record = dict[str, Any]
+
+
+def sense(task: tuple[int, int], *, clients: int) -> Record:
+    """Measure all that the rows need of one client: every atom by itself, and probes of several layers."""
+    seed, number = task
+    client = load_client(seed, number, clients)
+    layers, levels = client.world.layers, client.settings.levels
+    masked = client.masked(everything=False)
+    started = time.perf_counter()
+    single = take_samples(masked, one_at_a_time(len(layers), len(levels)), levels, measure=client.increase)
+    seconds = (time.perf_counter() - started) / len(single.measurements)
+    design = draw_probes(
+        len(layers),
+        len(levels),
+        SENSED_PROBES,
+        layers_per_probe=SENSED_LAYERS,
+        prior=None,
+        seen=np.zeros(len(layers) * len(levels)),
+        rng=np.random.default_rng(client.settings.seed),
+    )
+    many = take_samples(masked, design, levels, measure=client.increase)
+    own, everything = client.accuracies(client.dense())
+    plain, _ = client.accuracies(client.world.model)
+    return {
+        "seed": seed,
+        "client": number,
+        "single": single.measurements.tolist(),
+        "design": many.design.tolist(),
+        "many": many.measurements.tolist(),
+        "seconds_per_probe": seconds,
+        "dense": own,
+        "dense_all_classes": everything,
+        "dense_plain_head": plain,
+    }
+
+
+def evaluate(task: tuple[int, int], *, clients: int, sensed: dict[tuple[int, int], Record]) -> list[Record]:
+    """Make and evaluate the personal models of one client: every row, column and budget."""
+    seed, number = task
+    client = load_client(seed, number, clients)
+    own = _sensed(sensed[task])
+    others = [key for key in sensed if key[0] == seed and key[1] != number]
+    shape = (len(client.world.layers), len(client.settings.levels))
+    masks = [share_of_atoms(*shape, OWN_PROBES, np.random.default_rng(1000 * s + n)) for s, n in others]
+    prior = fleet_prior([_sensed(sensed[key]) for key in others], np.array(masks))
+    records = []
+    for row in (*ROWS, SAME_EVALUATIONS):
+        rng = np.random.default_rng(client.settings.seed)
+        curves, spent = row_curves(row, client.world.layers, own, prior, client.settings, rng)
+        probing = spent * sensed[task]["seconds_per_probe"]
+        for budget in BUDGETS:
+            cells = _columns(client, curves, budget, only_compensated=row == SAME_EVALUATIONS)
+            for column, (make, extra) in cells.items():
+                started = time.perf_counter()
+                model, evaluations = make()
+                seconds = time.perf_counter() - started + probing
+                accuracy, everything = client.accuracies(model)
+                records.append(
+                    {
+                        "seed": seed,
+                        "client": number,
+                        "row": row,
+                        "column": column,
+                        "budget": budget,
+                        "accuracy": accuracy,
+                        "all_classes": everything,
+                        "evaluations": spent + evaluations,
+                        "seconds": seconds + extra,
+                    }
+                )
+    return records
+
+
+Maker = Callable[[], tuple[nn.Module, int]]
+
+
+def _columns(
+    client: Client, curves: Curves, budget: float, *, only_compensated: bool
+) -> dict[str, tuple[Maker, float]]:
+    """Return for each column how to make its model (which also gives the evaluations), and seconds to add."""
+    compensated: list[nn.Module] = []
+    spent: list[float] = []
+
+    def shot(fold: bool) -> tuple[nn.Module, int]:
+        started = time.perf_counter()
+        model = client.cut(_one_shot(client, curves, budget, fold=fold))
+        if not fold:
+            compensated.append(model)
+            spent.append(time.perf_counter() - started)
+        return model, 0
+
+    def buffered() -> tuple[nn.Module, int]:
+        result, evaluations = _step_buffer(client, curves, budget)
+        return client.cut(result), evaluations
+
+    def distilled() -> tuple[nn.Module, int]:
+        settings = client.settings
+        return distill(compensated[0], client.trace, steps=settings.distill_steps, seed=settings.seed), 0
+
+    if only_compensated:
+        return {"compensated": (partial(shot, False), 0.0)}
+    return {
+        "folded": (partial(shot, True), 0.0),
+        "compensated": (partial(shot, False), 0.0),
+        "step buffer": (buffered, 0.0),
+        "distilled": (distilled, 0.0),
+    }
+
+
+def _one_shot(client: Client, curves: Curves, budget: float, *, fold: bool) -> MaskedPass:
+    layers = client.world.layers
+    limits = np.full(len(layers), client.settings.generic_limit)
+    counts = allocate(layers, curves, weight_costs(layers), budget, limits=limits)
+    return client.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts))))
+
+
+def _step_buffer(client: Client, curves: Curves, budget: float) -> tuple[MaskedPass, int]:
+    layers, settings = client.world.layers, client.settings
+    schedule = Schedule(
+        budget=budget,
+        steps=settings.steps,
+        step_probes=settings.step_probes,
+        tolerance=np.inf,
+        limits=np.full(len(layers), settings.generic_limit),
+    )
+    masked = client.masked(everything=False)
+    pruned = StepBuffer(masked, curves, weight_costs(layers), schedule, client.increase).prune()
+    return final_pass(masked, pruned), pruned.evaluations
+
+
+def _sensed(record: Record) -> Sensed:
+    return Sensed(np.array(record["single"]), ProbeSamples(np.array(record["design"]), np.array(record["many"])))
+
+
+def _done(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _map(
+    pool: ProcessPoolExecutor, work: Callable[..., Any], tasks: Iterable[tuple[int, int]], path: Path, console: Console
+) -> Iterator[Any]:
+    todo = list(tasks)
+    with path.open("a") as file:
+        for number, result in enumerate(pool.map(work, todo), 1):
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+            if number % 10 == 0 or number == len(todo):
+                console.print(f"{path.stem}: {number} of {len(todo)} clients")
+            yield result
+
+
+def run(clients: int, seeds: int, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record]]:
+    """Measure and evaluate all clients of all seeds; return what was sensed and all cells."""
+    out.mkdir(parents=True, exist_ok=True)
+    tasks = [(seed, number) for seed in range(seeds) for number in range(clients)]
+    with ProcessPoolExecutor(jobs) as pool:
+        first, second = out / "sensed.jsonl", out / "cells.jsonl"
+        sensed = _done(first)
+        known = {(record["seed"], record["client"]) for record in sensed}
+        sensed += _map(pool, partial(sense, clients=clients), (t for t in tasks if t not in known), first, console)
+        table = {(record["seed"], record["client"]): record for record in sensed}
+        cells = _done(second)
+        known = {(records[0]["seed"], records[0]["client"]) for records in cells}
+        work = partial(evaluate, clients=clients, sensed=table)
+        cells += _map(pool, work, (t for t in tasks if t not in known), second, console)
+    return sensed, [record for records in cells for record in records]
+
+
+def main() -> None:
+    """Run what is missing, print the tables and write them to `tables.md`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=30, help="clients of each fleet (default: 30)")
+    parser.add_argument("--seeds", type=int, default=3, help="fleets with different clients (default: 3)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/personalization"), help="folder that keeps the cells")
+    arguments = parser.parse_args()
+    console = Console()
+    sensed, cells = run(arguments.clients, arguments.seeds, arguments.out, arguments.jobs, console)
+    text = summary_tables(sensed, cells) + "\n" + checks(sensed, cells)
+    (arguments.out / "tables.md").write_text(text)
+    console.print(text, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
