@@ -78,7 +78,10 @@ class MaskedModel:
                 hook = partial(_keep, outputs, path)
                 stack.callback(self.trace.model.get_submodule(path).register_forward_hook(hook).remove)
             result = self.run_all([counts])[0]
-        return replace(result, block_outputs=tuple(outputs[path] for path in blocks))
+        first = self._first_block(counts)
+        # Blocks that were skipped only handed on what they were given; what they stand for is in the trace.
+        returned = (*self.trace.block_outputs[:first], *(outputs[path] for path in blocks[first:]))
+        return replace(result, block_outputs=returned)
 
     def branch(self, base: MaskedPass) -> "MaskedModel":
         """Return a model whose probes start from what the blocks of `base` returned instead of the dense ones.
@@ -98,11 +101,13 @@ class MaskedModel:
             results.update(zip(numbers, self._run_stack(stack, first_block), strict=True))
         return [results[number] for number in range(len(probes))]
 
+    def _first_block(self, counts: Counts) -> int:
+        return min((self.trace.layers[index].block for index in counts), default=self.trace.blocks)
+
     def _stacks(self, probes: Sequence[Counts]) -> list[tuple[int, list[int]]]:
         blocks: dict[int, list[int]] = {}
         for number, counts in enumerate(probes):
-            first = min((self.trace.layers[index].block for index in counts), default=self.trace.blocks)
-            blocks.setdefault(first, []).append(number)
+            blocks.setdefault(self._first_block(counts), []).append(number)
         most = max(1, STACKED_POSITIONS // self.trace.positions.numel())
         return [(b, n[i : i + most]) for b, n in sorted(blocks.items()) for i in range(0, len(n), most)]
 

@@ -24,8 +24,8 @@ class DenseTrace:
 
     logits: [samples, (positions,) classes]. block_outputs: per block, what its module returned. layer_outputs: per
     layer, what its writer returned, [samples, positions, width]. positions: [samples, positions], true where a position
-    holds data (not padding). read: [positions], true where the head reads the last block's output. shift: [classes],
-    what is added to all logits before predictions are compared (see `head`).
+    holds data (not padding). read: [samples, positions], true where the head reads the last block's output. shift:
+    [classes], what is added to all logits before predictions are compared (see `head`).
     """
 
     model: nn.Module
@@ -81,7 +81,7 @@ def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> De
         tuple(block_outputs[path] for path in blocks),
         outputs,
         positions,
-        torch.ones(positions.shape[1], dtype=torch.bool),
+        torch.ones_like(positions),
         torch.zeros(logits.shape[-1]),
     )
     return _with_read_positions(trace)
@@ -133,22 +133,30 @@ def _repeat(output: Any, copies: int) -> Any:
 def _with_read_positions(trace: DenseTrace) -> DenseTrace:
     """Find out which positions of the last block's output reach the logits.
 
-    A classifier reads one position or a few; refits of the last block need to be right only there. Each position is
-    changed in a copy of one sample of its own, and the head is run on all copies at once.
+    A classifier reads one position or a few; refits of the last block need to be right only there. Samples of the same
+    padding are read at the same positions (a decoder's head reads the last token), so one of them is asked for all.
     """
     if trace.logits.ndim > 2:
         return trace
+    patterns, which = trace.positions.unique(dim=0, return_inverse=True)
+    asked = [int((which == pattern).nonzero()[0]) for pattern in range(len(patterns))]
+    return replace(trace, read=torch.stack([_read_positions(trace, sample) for sample in asked])[which])
+
+
+def _read_positions(trace: DenseTrace, sample: int) -> Tensor:
+    """Change each position in a copy of `sample` of its own, run the head on all copies; true where logits change."""
     last = trace.block_outputs[-1]
-    hidden = last[0] if isinstance(last, tuple) else last
-    count = hidden.shape[1]
-    copies = hidden[:1].repeat(count + 1, 1, 1)
+    hidden = (last[0] if isinstance(last, tuple) else last)[sample]
+    count = len(hidden)
+    copies = hidden.repeat(count + 1, 1, 1)
     # Reversed channels, because a shift of all channels alike would vanish in a layer norm.
-    copies[torch.arange(count), torch.arange(count)] = hidden[0].flip(-1)
+    copies[torch.arange(count), torch.arange(count)] = hidden.flip(-1)
     changed = (copies, *last[1:]) if isinstance(last, tuple) else copies
-    inputs = {name: value[:1].expand(count + 1, *value.shape[1:]) for name, value in trace.inputs.items()}
+    inputs = {
+        name: value[sample : sample + 1].expand(count + 1, *value.shape[1:]) for name, value in trace.inputs.items()
+    }
     probe = replace(trace, block_outputs=(*trace.block_outputs[:-1], changed))
     with replayed(probe, len(trace.block_outputs)):
         logits = logits_of(trace.model, inputs)
     # A tolerance, because equal rows of a batch can differ in their last bits.
-    read = ((logits[:count] - logits[count]).abs() > 1e-5 * logits.abs().max()).any(-1)
-    return replace(trace, read=read)
+    return ((logits[:count] - logits[count]).abs() > 1e-5 * logits.abs().max()).any(-1)
