@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from personalization.errors import UserError
 from personalization.layers import Layer
 from personalization.settings import Score
 
@@ -56,20 +57,32 @@ def fold(weight: Tensor, moment: Moments, columns: Tensor) -> RefitWriter:
 
 
 def refit(weight: Tensor, moment: Moments, columns: Tensor, ridge: float) -> RefitWriter:
-    """Refit the dense `weight` [width, all columns] for `columns`; `ridge` is relative to the mean variance of x."""
+    """Refit the dense `weight` [width, all columns] for `columns`; `ridge` is relative to the mean variance of x.
+
+    Raises UserError for moments that are not finite.
+    """
     dense = weight[:, columns]
     if not len(columns):
         return fold(weight, moment, columns)
     covariance = moment.covariance[columns][:, columns]
     residual = moment.cross[:, columns] - dense @ covariance
-    solved = torch.cholesky_solve(residual.t(), torch.linalg.cholesky(_loaded(covariance, ridge)))
+    solved = torch.cholesky_solve(residual.t(), _factor(covariance, ridge))
     kept = dense + solved.t()
     return RefitWriter(kept, moment.y_mean - kept @ moment.x_mean[columns])
 
 
-def _loaded(covariance: Tensor, ridge: float) -> Tensor:
-    level = ridge * covariance.diagonal().mean().clamp_min(1e-12)
-    return covariance + level * torch.eye(len(covariance), dtype=covariance.dtype)
+def _factor(covariance: Tensor, ridge: float) -> Tensor:
+    """Return the Cholesky factor of the loaded covariance; a ridge too small for its precision is raised tenfold."""
+    variance = covariance.diagonal().mean().clamp_min(1e-12)
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+    ridge = max(ridge, torch.finfo(covariance.dtype).eps)
+    factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
+    while failed and ridge < 1.0:
+        ridge *= 10.0
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
+    if failed or not bool(factor.isfinite().all()):
+        raise UserError("a layer's activations on the private samples are not finite; check the samples and the model")
+    return factor
 
 
 def select_units(
@@ -102,8 +115,7 @@ def _variance_scores(layer: Layer, weight: Tensor, moment: Moments, units: NDArr
 def _residual_scores(layer: Layer, moment: Moments, units: NDArray[np.int64], ridge: float) -> NDArray[np.float64]:
     columns = torch.from_numpy(layer.columns(units))
     width = layer.columns_per_unit
-    covariance = _loaded(moment.covariance[columns][:, columns], ridge)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    inverse = torch.cholesky_inverse(_factor(moment.covariance[columns][:, columns], ridge))
     weight = (moment.cross[:, columns] @ inverse).t().reshape(len(units), width, -1)
     blocks = inverse.reshape(len(units), width, len(units), width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     if width == 1:
