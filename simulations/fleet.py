@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from client.app import make_app as make_client_app
 from client.data import InputFacts
@@ -128,7 +129,10 @@ def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> Fl
             on_round(_with_evaluations(record, settings.out, clients))
 
     server_app = make_server_app(config=config, on_round=report_round)
+    threads = torch.get_num_threads()
     try:
+        # One thread: sums in another order differ in their last digits, and clients this small gain little from two.
+        torch.set_num_threads(1)
         if settings.engine == "ray":
             from simulations.engine_ray import run_under_ray
 
@@ -140,6 +144,8 @@ def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> Fl
         if not settings.resume:
             _remove_unbegun(settings.out)
         raise UserError(reason) from error
+    finally:
+        torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
     rows = evaluate_fleet(settings.out, backbone, data)
     dense = dense_figures(backbone, data)
