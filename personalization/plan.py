@@ -39,7 +39,7 @@ class Plan:
             "version": self.version,
             "dropped": np.packbits(self.dropped).tobytes(),
             "probes": self.probes,
-            "budget": self.budget,
+            "budget": float(self.budget),
         }
         if self.prior is not None:
             record["prior-sensitivity"] = to_wire(self.prior.sensitivity).astype(_WIRE).tobytes()

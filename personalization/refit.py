@@ -76,6 +76,7 @@ def _factor(covariance: Tensor, ridge: float) -> Tensor:
     variance = covariance.diagonal().mean().clamp_min(1e-12)
     identity = torch.eye(len(covariance), dtype=covariance.dtype)
     ridge = max(ridge, torch.finfo(covariance.dtype).eps)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
     while failed and ridge < 1.0:
         ridge *= 10.0

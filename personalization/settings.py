@@ -1,5 +1,6 @@
 """Settings of one device's personalization, checked where they are made."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -71,15 +72,17 @@ class PersonalizationSettings:
         for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
-        for name in ("probes", "step_probes", "distill_steps"):
+        for name in ("probes", "step_probes", "distill_steps", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
         for name in ("layers_per_probe", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected 1 or more")
         for name in ("ridge", "tolerance"):
-            if getattr(self, name) <= 0.0:
+            if not getattr(self, name) > 0.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected more than 0")
+        if not math.isfinite(self.ridge):
+            raise UserError(f"ridge {self.ridge}: expected a finite number")
         if not 0.0 < self.held_out_share < 1.0:
             raise UserError(f"held_out_share {self.held_out_share}: expected a share between 0 and 1")
         if (
