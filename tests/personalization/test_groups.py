@@ -1,4 +1,5 @@
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_channels_are_grouped_by_norm(name):
     for layer, parts in zip(layers, unit_groups(case.model, layers, 3), strict=True):
         if layer.kind is LayerKind.MLP:
             norms = unit_norms(case.model, layer)
-            assert all(norms[a].max() <= norms[b].min() for a, b in zip(parts, parts[1:], strict=False))
+            assert all(norms[a].max() <= norms[b].min() for a, b in pairwise(parts))
 
 
 def test_the_same_weights_give_the_same_groups():

@@ -103,7 +103,7 @@ def test_a_missing_key_is_named(key):
     ],
 )
 def test_values_out_of_range_or_of_the_wrong_type_are_refused(key, value):
-    with pytest.raises(PlanError, match="plan|dropped|prior"):
+    with pytest.raises(PlanError, match=r"plan|dropped|prior"):
         Plan.from_record(make_plan().to_record() | {key: value}, LAYOUT)
 
 
