@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from architectures import CLASSES, build
+from torch import nn
+
+from personalization.cutting import cut_model
+from personalization.distillation import distill
+from personalization.layers import find_layers
+from personalization.masked import Compensation, MaskedModel
+from personalization.measurement import measure
+from personalization.trace import trace_dense
+
+
+def prepared(name="vit", samples=60):
+    """A dense trace and a model cut from it by half, compensated."""
+    case = build(name, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    if name == "vit":
+        inputs = {"pixel_values": torch.randn(samples, 3, 8, 8, generator=generator)}
+    else:
+        mask = torch.ones(samples, 7, dtype=torch.long)
+        mask[::2, 5:] = 0
+        inputs = {
+            "input_ids": torch.randint(1, 31, (samples, 7), generator=generator),
+            "attention_mask": mask,
+        }
+    layers = find_layers(case.model)
+    trace = trace_dense(case.model, layers, inputs)
+    everything = torch.ones(samples, dtype=torch.bool)
+    masked = MaskedModel(trace, Compensation(ridge=0.1, score="residual", fit=everything))
+    result = masked.run({layer.index: layer.units // 2 for layer in layers})
+    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in result.writers.items()}
+    return trace, cut_model(case.model, layers, [result.kept[layer.index] for layer in layers], writers)
+
+
+@torch.no_grad()
+def divergence(trace, model):
+    everything = torch.ones(trace.samples, dtype=torch.bool)
+    return measure(trace, model(**trace.inputs).logits, signal="entropy", labels=None, on=everything)
+
+
+def state(model):
+    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "llama"])
+def test_distillation_brings_a_cut_model_closer_to_the_dense_one(name):
+    trace, cut = prepared(name)
+    student = distill(cut, trace, steps=40, seed=0)
+    assert divergence(trace, student) < 0.9 * divergence(trace, cut)
+    assert not student.training
+    assert not any(parameter.requires_grad for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("name", ["vit", "llama"])
+def test_the_cut_and_the_dense_model_stay_as_they_are(name):
+    trace, cut = prepared(name)
+    before, dense = state(cut), state(trace.model)
+    student = distill(cut, trace, steps=3, seed=0)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in cut.state_dict().items())
+    assert all(torch.equal(tensor, dense[key]) for key, tensor in trace.model.state_dict().items())
+    ours = {parameter.data_ptr() for parameter in student.parameters() if parameter.numel()}
+    theirs = (parameter for model in (cut, trace.model) for parameter in model.parameters())
+    assert not any(parameter.numel() and parameter.data_ptr() in ours for parameter in theirs)
+    assert all(parameter.grad is None for parameter in trace.model.parameters())
+
+
+def test_the_same_seed_gives_the_same_student_and_another_another():
+    trace, cut = prepared(samples=120)
+    global_state = torch.random.get_rng_state()
+    one, same, other = (distill(cut, trace, steps=4, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(tensor, same[key]) for key, tensor in one.items())
+    assert any(not torch.equal(tensor, other[key]) for key, tensor in one.items())
+    assert torch.equal(torch.random.get_rng_state(), global_state)
+
+
+def test_no_steps_are_no_training():
+    trace, cut = prepared()
+    assert distill(cut, trace, steps=0, seed=0) is cut
+
+
+def test_what_stands_at_padding_is_not_learned():
+    trace, cut = prepared("llama", samples=12)
+    spoiled = trace.logits.clone()
+    spoiled[~trace.positions] = torch.randn(spoiled[~trace.positions].shape, generator=torch.Generator().manual_seed(5))
+    one, other = (distill(cut, t, steps=3, seed=0) for t in (trace, replace(trace, logits=spoiled)))
+    for parameter, counterpart in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, counterpart)
+
+
+def test_the_head_s_shift_is_part_of_what_is_learned():
+    """A student whose classifier already has the shift stays where it is, up to Adam's steps on rounding errors."""
+    trace, _ = prepared(samples=12)
+    shift = torch.linspace(-1, 1, CLASSES)
+    shifted = cut_model(trace.model, trace.layers, [range_of(layer) for layer in trace.layers])
+    shifted.classifier.bias = nn.Parameter(shifted.classifier.bias.detach() + shift)
+    after = distill(shifted, replace(trace, shift=shift), steps=5, seed=0)
+    plain = distill(shifted, trace, steps=5, seed=0)
+    drift = [(model.classifier.bias - shifted.classifier.bias).abs().sum() for model in (after, plain)]
+    assert divergence(replace(trace, logits=trace.logits + shift), after) < 1e-3
+    assert drift[0] < drift[1]
+
+
+def range_of(layer):
+    return torch.arange(layer.units).numpy()
