@@ -10,8 +10,8 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-# The bundled model is so small that a second thread waits more than it works, most of all on a busy machine.
-simulate test: export OMP_NUM_THREADS := 1
+# The models of the tests are so small that a second thread waits more than it works.
+test: export OMP_NUM_THREADS := 1
 
 .PHONY: simulate test lint bench setup picture constraints clean
 

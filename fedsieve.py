@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that `fedsieve --help` answe
 
 import errno
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -54,6 +55,12 @@ class Commands(TyperGroup):
 def _stop(line: str, *, code: int) -> NoReturn:
     Console(stderr=True).print(" ".join(line.split()), style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _spare_threads(model: str | None) -> None:
+    """Call before torch is imported: the bundled model is so small that a second thread costs more than it gives."""
+    if model is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 app = typer.Typer(
@@ -136,6 +143,7 @@ def simulate(
     """Simulate a fleet: rounds of statistics, then a personal model for every device, and a report."""
     settings = {name: value for name, value in locals().items() if name != "as_json"}
     settings["out"] = _run_folder(out, resume=resume)
+    _spare_threads(model)
 
     from simulations.fleet import FleetSettings, run_fleet
     from simulations.report.files import write_files
@@ -197,6 +205,7 @@ def personalize(
     )
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):
         raise UserError(f"{out}: holds something else; choose a new folder, or that of an earlier personal model")
+    _spare_threads(model)
 
     from simulations.device import personalize_folder
     from simulations.report.device import footprint_table, headline, layers_table
