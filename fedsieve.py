@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Recovery, Signal, Solver
+from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -75,7 +75,14 @@ ModelOption = Annotated[
     typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.", show_default="bundled ViT"),
 ]
 BudgetOption = Annotated[
-    float, typer.Option(help="Share of the transformer blocks' weights that a personal model may keep, above 0 to 1.")
+    float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
+]
+BudgetKindOption = Annotated[
+    BudgetKind,
+    typer.Option(
+        help="What --budget is a share of: the blocks' weights; or the whole model's bytes, multiply-accumulates "
+        "(macs), or latency as measured on this machine."
+    ),
 ]
 SignalOption = Annotated[
     Signal, typer.Option(help="What a probe measures: the rise in entropy (needs no labels) or in loss (needs labels).")
@@ -101,6 +108,13 @@ RecoveryOption = Annotated[
         "training (distill)."
     ),
 ]
+StepProbesOption = Annotated[
+    int,
+    typer.Option(help="Fresh masked forward passes in each step, to see which of the surviving layers matter most."),
+]
+AdaptHeadOption = Annotated[
+    bool, typer.Option(help="Fit the classifier's bias to how often the device sees each class; needs no labels.")
+]
 SeedOption = Annotated[int, typer.Option(help="Start of all random numbers; the same seed gives the same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
 
@@ -120,13 +134,19 @@ def simulate(
     classes_per_client: Annotated[int, typer.Option(help="Classes on each device, with `--partition classes`.")] = 3,
     alpha: Annotated[float, typer.Option(help="Evenness of `--partition dirichlet`: smaller is more uneven.")] = 0.5,
     samples: Annotated[int, typer.Option(help="Private images of each device.")] = 200,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Let devices hold the same images, for a fleet larger than the data.")
+    ] = False,
     budget: BudgetOption = _DEFAULTS.budget,
+    budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
     probes: ProbesOption = _DEFAULTS.probes,
     solver: SolverOption = _DEFAULTS.solver,
     steps: StepsOption = _DEFAULTS.steps,
+    step_probes: StepProbesOption = _DEFAULTS.step_probes,
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
+    adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,
@@ -180,12 +200,15 @@ def personalize(
     out: Annotated[Path, typer.Option(help="Folder for the personal model.")],
     model: ModelOption = None,
     budget: BudgetOption = _DEFAULTS.budget,
+    budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
     probes: ProbesOption = _DEFAULTS.probes,
     solver: SolverOption = _DEFAULTS.solver,
     steps: StepsOption = _DEFAULTS.steps,
+    step_probes: StepProbesOption = _DEFAULTS.step_probes,
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
+    adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     prior: Annotated[
         Path | None, typer.Option(help="report.json of a fleet with the same model: start from what the fleet knows.")
     ] = None,
@@ -195,12 +218,15 @@ def personalize(
     """Cut a personal model for one device from its own images, without a fleet."""
     settings = PersonalizationSettings(
         budget=budget,
+        budget_kind=budget_kind,
         signal=signal,
         probes=probes,
         solver=solver,
         steps=steps,
+        step_probes=step_probes,
         tolerance=tolerance,
         recovery=recovery,
+        adapt_head=adapt_head,
         seed=seed,
     )
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):

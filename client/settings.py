@@ -9,6 +9,7 @@ from personalization.settings import PersonalizationSettings
 
 # Keys of the run configuration that a device takes over as they are; budget and probes come with the plan.
 _KEYS = (
+    "budget-kind",
     "signal",
     "solver",
     "steps",

@@ -17,7 +17,7 @@ from client.data import InputFacts
 from client.state import RECORD
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Recovery, Signal, Solver
+from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from simulations.engine import run_in_process
@@ -37,7 +37,8 @@ class FleetSettings:
 
     clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
     partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
-    for the bundled subset. budget, signal, probes, solver, steps, tolerance, recovery: what each client does, see
+    for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
+    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client does, see
     PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes part in.
     model: folder or hub name; None is the bundled ViT. out: folder of the run. resume: go on with the run in it.
     """
@@ -50,14 +51,18 @@ class FleetSettings:
     classes_per_client: int = 3
     alpha: float = 0.5
     samples: int = 200
+    reuse: bool = False
     budget: float = 0.5
+    budget_kind: BudgetKind = PersonalizationSettings.budget_kind
     signal: Signal = "entropy"
     probes: int = PersonalizationSettings.probes
     final_probes: int = 0
     solver: Solver = PersonalizationSettings.solver
     steps: int = PersonalizationSettings.steps
+    step_probes: int = PersonalizationSettings.step_probes
     tolerance: float = PersonalizationSettings.tolerance
     recovery: Recovery = PersonalizationSettings.recovery
+    adapt_head: bool = PersonalizationSettings.adapt_head
     seed: int = 0
     data: Path | None = None
     model: str | None = None
@@ -76,10 +81,12 @@ class FleetSettings:
             raise UserError("final probes and seed: expected 0 or more")
         PersonalizationSettings(
             budget=self.budget,
+            budget_kind=self.budget_kind,
             signal=self.signal,
             probes=self.probes,
             solver=self.solver,
             steps=self.steps,
+            step_probes=self.step_probes,
             tolerance=self.tolerance,
             recovery=self.recovery,
         )

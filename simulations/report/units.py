@@ -6,6 +6,7 @@ from typing import Any
 # The summary's figures in the order in which they are shown: key of report.json, what it is, how it is written.
 SUMMARY_ROWS = (
     ("dense_accuracy_mean", "dense accuracy on own test images", "share"),
+    ("dense_fitted_accuracy_mean", "the same, its head fitted to each client", "share"),
     ("personal_accuracy_mean", "personal accuracy on own test images", "share"),
     ("personal_accuracy_worst_decile", "personal accuracy, worst tenth of the clients", "share"),
     ("agreement_mean", "same prediction as the dense model", "share"),

@@ -22,11 +22,13 @@ ROUND = {
     "downlink_bytes", "seconds",
 }  # fmt: skip
 CLIENT = {
-    "client", "samples", "dense_accuracy", "personal_accuracy", "agreement", "weights_kept", "bytes", "latency_ms",
+    "client", "samples", "dense_accuracy", "dense_fitted_accuracy",
+    "personal_accuracy", "agreement", "weights_kept", "bytes", "latency_ms",
     "personalized_layers", "evaluations", "fit_r2",
 }  # fmt: skip
 SUMMARY = {
-    "dense_accuracy_mean", "personal_accuracy_mean", "personal_accuracy_worst_decile", "weights_kept_mean",
+    "dense_accuracy_mean", "dense_fitted_accuracy_mean",
+    "personal_accuracy_mean", "personal_accuracy_worst_decile", "weights_kept_mean",
     "bytes_mean", "bytes_dense", "latency_ms_mean", "latency_ms_dense", "uplink_bytes_per_client_round_mean",
     "downlink_bytes_first_contact_mean", "downlink_bytes_later_mean", "evaluations_per_client_mean", "wall_seconds",
     "cpu_seconds", "peak_memory_bytes",
@@ -123,7 +125,15 @@ def test_every_setting_of_a_fleet_can_be_given_to_flwr_run():
 
 
 def test_the_worst_decile_is_the_mean_of_the_worst_tenth():
-    keys = ("dense_accuracy", "agreement", "weights_kept", "bytes", "latency_ms", "evaluations")
+    keys = (
+        "dense_accuracy",
+        "dense_fitted_accuracy",
+        "agreement",
+        "weights_kept",
+        "bytes",
+        "latency_ms",
+        "evaluations",
+    )
     rows = [{**dict.fromkeys(keys, 1.0), "personal_accuracy": i / 20} for i in np.random.default_rng(0).permutation(20)]
     record = dict.fromkeys(
         ("uplink_bytes", "replies", "first_contact_bytes", "first_contacts", "later_bytes", "later_messages"), 0
