@@ -195,7 +195,8 @@ def _map(
 def run(clients: int, seeds: int, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record]]:
     """Measure and evaluate all clients of all seeds; return what was sensed and all cells."""
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [(seed, number) for seed in range(seeds) for number in range(clients)]
+    # Seeds in turns, so that an interrupted run has seen all of them.
+    tasks = [(seed, number) for number in range(clients) for seed in range(seeds)]
     with ProcessPoolExecutor(jobs) as pool:
         first, second = out / "sensed.jsonl", out / "cells.jsonl"
         sensed = _done(first)
