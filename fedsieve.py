@@ -88,7 +88,10 @@ SignalOption = Annotated[
     Signal, typer.Option(help="What a probe measures: the rise in entropy (needs no labels) or in loss (needs labels).")
 ]
 ProbesOption = Annotated[
-    int, typer.Option(help="Masked forward passes that a device may spend to learn which layers it needs.")
+    int,
+    typer.Option(
+        help="Probes (masked forward passes) that a device measures each time to learn which layers it needs."
+    ),
 ]
 SolverOption = Annotated[
     Solver,

@@ -20,7 +20,7 @@ def layers_table(report: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     for layer in report["layers"]:
         measured = zip(layer["sensitivity"], layer["precision"], strict=True)
-        cells = [f"{nats:.4f} ({precision:.2f})" for nats, precision in measured]
+        cells = [f"{nats:.2g} ({precision:.2f})" for nats, precision in measured]
         removed = format_figure(layer["level"], "share")
         table.add_row(layer["layer"], *cells, removed, "personalized" if layer["personalized"] else "generic")
     return table
