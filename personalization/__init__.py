@@ -1,5 +1,7 @@
 """What one device does: sense, recover, allocate, prune, cut and save a personal model. No Flower, no network."""
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +10,17 @@ if TYPE_CHECKING:
     from personalization.settings import PersonalizationSettings
 
 __all__ = ["Personalization", "PersonalizationSettings", "UserError", "personalize"]
+
+
+class _Package(ModuleType):
+    """This package. Python puts a submodule into its package under its name; `personalize` is to stay the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "personalize" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

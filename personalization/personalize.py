@@ -66,14 +66,17 @@ def personalize(
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
 
-    inputs: the model's arguments, the first dimension of each is samples. labels [samples]: needed by the `loss` signal
-    only. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of earlier
-    rounds, measured on the same data. Raises UserError where the samples are too few or the budget can't be met.
+    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal only,
+    one for each prediction: [samples], or for a language model the next tokens, [samples, positions]. prior: of the
+    fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of earlier rounds, measured on the
+    same data. Raises UserError where the samples are too few, labels do not fit or the budget can't be met.
     """
     count = _check(inputs, labels, settings)
     layers = find_layers(model)
     rng = np.random.default_rng(settings.seed)
     trace = device_trace(model, layers, inputs, settings)
+    if settings.signal == "loss" and labels is not None:
+        _check_labels(trace.logits, labels)
     fit = fit_split(count, settings.held_out_share, rng)
     allowed = _allowed(layers, dropped_units)
     masked = MaskedModel(trace, compensation(settings, fit), allowed)
@@ -148,6 +151,16 @@ def _check(inputs: Inputs, labels: Tensor | None, settings: PersonalizationSetti
     if settings.signal == "loss" and (labels is None or len(labels) != count):
         raise UserError("signal loss needs a label for every private sample; give labels or use signal entropy")
     return count
+
+
+def _check_labels(logits: Tensor, labels: Tensor) -> None:
+    if labels.shape != logits.shape[:-1]:
+        expected = f"expected {list(logits.shape[:-1])}, one for each prediction"
+        raise UserError(f"labels of shape {list(labels.shape)}; {expected}")
+    if bool(((labels < 0) | (labels >= logits.shape[-1])).any()):
+        raise UserError(
+            f"labels from {int(labels.min())} to {int(labels.max())}; the model knows 0 to {logits.shape[-1] - 1}"
+        )
 
 
 def _allowed(layers: Sequence[Layer], dropped: Sequence[Units] | None) -> dict[int, Units]:
