@@ -27,8 +27,8 @@ ROWS = (
 SAME_EVALUATIONS = "fleet prior + 8 own"
 COLUMNS = ("folded", "compensated", "step buffer", "distilled")
 BUDGETS = (0.7, 0.5, 0.3)
-# What each client measures for the fleet, and what a newcomer measures beside the prior.
-OWN_PROBES = 6
+# What each of the other clients has measured for the fleet: 6 probes in each of 3 rounds, the defaults of `simulate`.
+FLEET_PROBES = 18
 # Compressed sensing without a fleet: half as many probes as atoms, three layers in each.
 SENSED_PROBES, SENSED_LAYERS = 12, 3
 # How much sparsity rises from the first block to the last, relative to its mean; linearly, as in ATP (2502.14770).

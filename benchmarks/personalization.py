@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.personal_client import Client, load_client
 from benchmarks.personal_rows import (
     BUDGETS,
-    OWN_PROBES,
+    FLEET_PROBES,
     ROWS,
     SAME_EVALUATIONS,
     SENSED_LAYERS,
@@ -77,60 +77,50 @@ def sense(task: tuple[int, int], *, clients: int) -> Record:
     }
 
 
-def evaluate(task: tuple[int, int], *, clients: int, sensed: dict[tuple[int, int], Record]) -> list[Record]:
-    """Make and evaluate the personal models of one client: every row, column and budget."""
-    seed, number = task
+def evaluate(task: tuple[int, int, str], *, clients: int, sensed: dict[tuple[int, int], Record]) -> list[Record]:
+    """Make and evaluate the personal models of one client for one row: every column and budget."""
+    seed, number, row = task
     client = load_client(seed, number, clients)
-    own = _sensed(sensed[task])
+    own = _sensed(sensed[seed, number])
     others = [key for key in sensed if key[0] == seed and key[1] != number]
     shape = (len(client.world.layers), len(client.settings.levels))
-    masks = [share_of_atoms(*shape, OWN_PROBES, np.random.default_rng(1000 * s + n)) for s, n in others]
+    masks = [share_of_atoms(*shape, FLEET_PROBES, np.random.default_rng(1000 * s + n)) for s, n in others]
     prior = fleet_prior([_sensed(sensed[key]) for key in others], np.array(masks))
     records = []
-    for row in (*ROWS, SAME_EVALUATIONS):
-        rng = np.random.default_rng(client.settings.seed)
-        curves, spent = row_curves(row, client.world.layers, own, prior, client.settings, rng)
-        probing = spent * sensed[task]["seconds_per_probe"]
-        for budget in BUDGETS:
-            cells = _columns(client, curves, budget, only_compensated=row == SAME_EVALUATIONS)
-            for column, (make, extra) in cells.items():
-                started = time.perf_counter()
-                model, evaluations = make()
-                seconds = time.perf_counter() - started + probing
-                accuracy, everything = client.accuracies(model)
-                records.append(
-                    {
-                        "seed": seed,
-                        "client": number,
-                        "row": row,
-                        "column": column,
-                        "budget": budget,
-                        "accuracy": accuracy,
-                        "all_classes": everything,
-                        "evaluations": spent + evaluations,
-                        "seconds": seconds + extra,
-                    }
-                )
+    rng = np.random.default_rng(client.settings.seed)
+    curves, spent = row_curves(row, client.world.layers, own, prior, client.settings, rng)
+    probing = spent * sensed[seed, number]["seconds_per_probe"]
+    for budget in BUDGETS:
+        cells = _columns(client, curves, budget, only_compensated=row == SAME_EVALUATIONS)
+        for column, make in cells.items():
+            started = time.perf_counter()
+            model, evaluations = make()
+            seconds = time.perf_counter() - started + probing
+            accuracy, everything = client.accuracies(model)
+            records.append(
+                {
+                    "seed": seed,
+                    "client": number,
+                    "row": row,
+                    "column": column,
+                    "budget": budget,
+                    "accuracy": accuracy,
+                    "all_classes": everything,
+                    "evaluations": spent + evaluations,
+                    "seconds": seconds,
+                }
+            )
     return records
 
 
 Maker = Callable[[], tuple[nn.Module, int]]
 
 
-def _columns(
-    client: Client, curves: Curves, budget: float, *, only_compensated: bool
-) -> dict[str, tuple[Maker, float]]:
-    """Return for each column how to make its model (which also gives the evaluations), and seconds to add."""
-    compensated: list[nn.Module] = []
-    spent: list[float] = []
+def _columns(client: Client, curves: Curves, budget: float, *, only_compensated: bool) -> dict[str, Maker]:
+    """Return for each column what makes its model and counts the evaluations that this takes."""
 
-    def shot(fold: bool) -> tuple[nn.Module, int]:
-        started = time.perf_counter()
-        model = client.cut(_one_shot(client, curves, budget, fold=fold))
-        if not fold:
-            compensated.append(model)
-            spent.append(time.perf_counter() - started)
-        return model, 0
+    def shot(*, fold: bool = False) -> tuple[nn.Module, int]:
+        return client.cut(_one_shot(client, curves, budget, fold=fold)), 0
 
     def buffered() -> tuple[nn.Module, int]:
         result, evaluations = _step_buffer(client, curves, budget)
@@ -138,16 +128,11 @@ def _columns(
 
     def distilled() -> tuple[nn.Module, int]:
         settings = client.settings
-        return distill(compensated[0], client.trace, steps=settings.distill_steps, seed=settings.seed), 0
+        return distill(shot()[0], client.trace, steps=settings.distill_steps, seed=settings.seed), 0
 
     if only_compensated:
-        return {"compensated": (partial(shot, False), 0.0)}
-    return {
-        "folded": (partial(shot, True), 0.0),
-        "compensated": (partial(shot, False), 0.0),
-        "step buffer": (buffered, 0.0),
-        "distilled": (distilled, 0.0),
-    }
+        return {"compensated": shot}
+    return {"folded": partial(shot, fold=True), "compensated": shot, "step buffer": buffered, "distilled": distilled}
 
 
 def _one_shot(client: Client, curves: Curves, budget: float, *, fold: bool) -> MaskedPass:
@@ -180,7 +165,7 @@ def _done(path: Path) -> list[Any]:
 
 
 def _map(
-    pool: ProcessPoolExecutor, work: Callable[..., Any], tasks: Iterable[tuple[int, int]], path: Path, console: Console
+    pool: ProcessPoolExecutor, work: Callable[..., Any], tasks: Iterable[Any], path: Path, console: Console
 ) -> Iterator[Any]:
     todo = list(tasks)
     with path.open("a") as file:
@@ -188,7 +173,7 @@ def _map(
             file.write(json.dumps(result) + "\n")
             file.flush()
             if number % 10 == 0 or number == len(todo):
-                console.print(f"{path.stem}: {number} of {len(todo)} clients")
+                console.print(f"{path.stem}: {number} of {len(todo)}")
             yield result
 
 
@@ -204,9 +189,10 @@ def run(clients: int, seeds: int, out: Path, jobs: int, console: Console) -> tup
         sensed += _map(pool, partial(sense, clients=clients), (t for t in tasks if t not in known), first, console)
         table = {(record["seed"], record["client"]): record for record in sensed}
         cells = _done(second)
-        known = {(records[0]["seed"], records[0]["client"]) for records in cells}
+        done = {(records[0]["seed"], records[0]["client"], records[0]["row"]) for records in cells}
+        wanted = [(*task, row) for task in tasks for row in (*ROWS, SAME_EVALUATIONS)]
         work = partial(evaluate, clients=clients, sensed=table)
-        cells += _map(pool, work, (t for t in tasks if t not in known), second, console)
+        cells += _map(pool, work, (t for t in wanted if t not in done), second, console)
     return sensed, [record for records in cells for record in records]
 
 

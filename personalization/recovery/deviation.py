@@ -27,7 +27,9 @@ class Deviation(Solver):
     l2 is the default. Over 30 simulated settings (48 atoms, log-normal sensitivities; priors off by 20 or 60 % at every
     atom; 6 to 48 probes of 1 to 7 layers; noise of 5 to 30 %), each penalty at its best strength, l2 had the lower
     error in 22, l1 in 1: fleet priors are a little wrong everywhere, not very wrong in a few places.
-    Sensitivities are sparse; their deviations seldom are. The default strengths were near the best fixed ones.
+    Sensitivities are sparse; their deviations seldom are. The default strength of l1 was near the best fixed one
+    there; that of l2, 0.3, was best with 6 probes of one layer on the bundled ViT, where a tenth of it raised the
+    entropy increase of the personal models.
     """
 
     name = "deviation"
@@ -42,7 +44,7 @@ class Deviation(Solver):
         self.weights = pull_weights(prior)
         self.penalty = penalty
         # l2 needs strengths above 1 to come close to the prior.
-        highest, default = (1.5, 9) if penalty == "l2" else (0.0, 3)
+        highest, default = (1.5, 6) if penalty == "l2" else (0.0, 3)
         self.strengths = tuple(10.0 ** (highest - k / 3) for k in range(19 if penalty == "l2" else 10))
         self.default_strength = self.strengths[default]
 

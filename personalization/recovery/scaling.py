@@ -7,7 +7,7 @@ from personalization.prior import Prior
 
 Array = NDArray[np.float64]
 
-_FLOOR = 0.01
+_FLOOR = 0.001
 _WEIGHT_RANGE = (0.05, 20.0)
 _PSEUDO_MEASUREMENTS = 6.0
 _SCALE_RANGE = (0.01, 100.0)
@@ -22,7 +22,7 @@ def floored_sensitivity(prior: Prior) -> Array:
     """Return the sensitivities [atoms] (nats, > 0) of a usable prior, from which a relative deviation can start.
 
     An atom that the fleet knows nothing about (precision 0) gets the mean of the known ones; a known one gets at least
-    1 % of that mean, because what is a multiple of 0 can never move.
+    0.1 % of that mean, because what is a multiple of 0 can never move.
     """
     known = prior.precision > 0.0
     mean = float(prior.sensitivity[known].mean())

@@ -36,7 +36,7 @@ def test_scale_stays_above_zero():
 
 def test_unknown_atoms_start_from_the_mean_of_the_known_and_zeros_from_a_floor():
     prior = Prior(np.array([4.0, 2.0, 0.0, 9.0]), np.array([0.5, 0.5, 0.5, 0.0]))
-    np.testing.assert_allclose(floored_sensitivity(prior), [4.0, 2.0, 0.02, 2.0])
+    np.testing.assert_allclose(floored_sensitivity(prior), [4.0, 2.0, 0.002, 2.0])
 
 
 def test_pull_follows_precision_within_bounds():
