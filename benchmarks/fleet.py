@@ -23,7 +23,7 @@ from benchmarks.process_tree import TreeUsage, watch
 from client.app import make_app as make_client_app
 from client.data import InputFacts
 from personalization.backbone import load_backbone
-from personalization.personalize import personalize
+from personalization.pipeline import personalize
 from server.app import make_app as make_server_app
 from simulations.engine import run_in_process
 from simulations.fleet import FleetSettings

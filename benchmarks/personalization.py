@@ -36,7 +36,7 @@ from benchmarks.personal_tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.distillation import distill
 from personalization.masked import MaskedPass
-from personalization.personalize import final_pass
+from personalization.pipeline import final_pass
 from personalization.pruning import Schedule, StepBuffer
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
 

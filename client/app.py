@@ -21,7 +21,7 @@ def make_app(
     """Return the ClientApp.
 
     load: where the private samples come from. config: values that come before those of Flower's run configuration.
-    personalize: called instead of `personalization.personalize.personalize`, with the same arguments.
+    personalize: called instead of `personalization.pipeline.personalize`, with the same arguments.
     """
     from client.backbone import BackboneShelf
 

@@ -12,8 +12,8 @@ from client.settings import read_settings
 from client.state import MODEL, ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import dropped_units, share_kept
-from personalization.personalize import Personalization
-from personalization.personalize import personalize as own_personalize
+from personalization.pipeline import Personalization
+from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
 from personalization.statistics import ClientStatistics, to_vector
 from personalization.storage import save_personal_model

@@ -14,7 +14,7 @@ from personalization.footprint import Footprint, measure_footprint
 from personalization.image_data import load_images, read_images
 from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import find_layers
-from personalization.personalize import Personalization, personalize
+from personalization.pipeline import Personalization, personalize
 from personalization.settings import PersonalizationSettings
 from personalization.storage import load_personal_model, save_personal_model, stored_tensors
 from simulations.fleet_prior import read_prior

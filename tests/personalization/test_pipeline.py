@@ -16,7 +16,7 @@ from personalization.footprint import block_weights, count_macs, kept_weights, s
 from personalization.images import to_pixel_values
 from personalization.layers import find_layers
 from personalization.measurement import loss_increase
-from personalization.personalize import fit_split
+from personalization.pipeline import fit_split
 from personalization.prior import Prior
 from personalization.storage import load_personal_model, save_personal_model
 from simulations.data import load_dataset
@@ -313,10 +313,10 @@ def test_samples_that_are_no_numbers():
 
 
 def test_the_package_gives_the_function_though_a_module_has_its_name():
-    importlib.import_module("personalization.personalize")
+    importlib.import_module("personalization.pipeline")
     from personalization import personalize as found
 
-    assert found is importlib.import_module("personalization.personalize").personalize
+    assert found is importlib.import_module("personalization.pipeline").personalize
 
 
 def test_the_package_alone_imports_nothing_large():
