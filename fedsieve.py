@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that `fedsieve --help` answe
 
 import errno
 import json
+import math
 import os
 from datetime import datetime
 from pathlib import Path
@@ -174,8 +175,9 @@ def simulate(
     from simulations.report.tables import clients_table, summary_table
 
     fleet = FleetSettings(**settings)
-    with RoundProgress(Console(stderr=True), rounds=rounds + 1) as progress:
-        result = run_fleet(fleet, on_round=progress.show)
+    answers = rounds * max(1, math.ceil(fraction * clients)) + clients
+    with RoundProgress(Console(stderr=True), rounds=rounds + 1, answers=answers) as progress:
+        result = run_fleet(fleet, on_round=progress.show, on_answer=progress.answered)
     report = write_files(result, fleet.out)
     if as_json:
         typer.echo(json.dumps({"out": str(fleet.out), "summary": report["summary"]}, indent=2))

@@ -1,7 +1,7 @@
 """A fleet in one process: Flower's messages, encoded and decoded as on a network, without its processes and waits."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -33,9 +33,19 @@ class InProcessGrid(Grid):
     the fleet, and what a client is to remember it has to store itself.
     """
 
-    def __init__(self, client_app: ClientApp, *, clients: int, run_config: Mapping[str, ConfigValue]) -> None:
-        """Connect `clients` nodes that run `client_app`; node ids depend on their number alone."""
-        self._app, self._run_config = client_app, dict(run_config)
+    def __init__(
+        self,
+        client_app: ClientApp,
+        *,
+        clients: int,
+        run_config: Mapping[str, ConfigValue],
+        on_answer: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect `clients` nodes that run `client_app`; node ids depend on their number alone.
+
+        on_answer: called whenever a client has answered, to show progress.
+        """
+        self._app, self._run_config, self._on_answer = client_app, dict(run_config), on_answer
         self._partitions = {node_id(client): client for client in range(clients)}
         self._run = Run.create_empty(_RUN)
         self._waiting: dict[str, Message] = {}
@@ -88,6 +98,8 @@ class InProcessGrid(Grid):
         reply.metadata.__dict__["_message_id"] = hashlib.sha256(b"reply %d" % self._sent).hexdigest()
         received, size = _over_the_wire(reply)
         self.bytes.up += size
+        if self._on_answer is not None:
+            self._on_answer()
         return received
 
     def _answer(self, request: Message) -> Message:
@@ -105,12 +117,20 @@ class InProcessGrid(Grid):
 
 
 def run_in_process(
-    server_app: ServerApp, client_app: ClientApp, *, clients: int, run_config: Mapping[str, ConfigValue]
+    server_app: ServerApp,
+    client_app: ClientApp,
+    *,
+    clients: int,
+    run_config: Mapping[str, ConfigValue],
+    on_answer: Callable[[], None] | None = None,
 ) -> EncodedBytes:
-    """Run both apps to the end and return the bytes that crossed. Whatever the server raises comes through."""
+    """Run both apps to the end and return the bytes that crossed. Whatever the server raises comes through.
+
+    on_answer: called whenever a client has answered.
+    """
     # Message() reads its sender from here. Not public: a test stands guard for when Flower changes it.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK, _RUN, SUPERLINK_NODE_ID
-    grid = InProcessGrid(client_app, clients=clients, run_config=run_config)
+    grid = InProcessGrid(client_app, clients=clients, run_config=run_config, on_answer=on_answer)
     context = Context(
         run_id=_RUN, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )

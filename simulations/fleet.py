@@ -118,11 +118,14 @@ class FleetResult:
         return asdict(self)
 
 
-def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> FleetResult:
+def run_fleet(
+    settings: FleetSettings, *, on_round: OnRound | None = None, on_answer: Callable[[], None] | None = None
+) -> FleetResult:
     """Run the fleet, evaluate every client's own personal model, and return the report.
 
-    on_round: called after each round, and after the final pass (whose number is rounds + 1), with its record. Raises
-    UserError for settings, data or models that do not work, and for a folder that holds another run.
+    on_round: called after each round, and after the final pass (whose number is rounds + 1), with its record.
+    on_answer: called after each answer of a client, but not under Ray. Raises UserError for settings, data or models
+    that do not work, and for a folder that holds another run.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     config = settings.run_config()
@@ -145,7 +148,7 @@ def run_fleet(settings: FleetSettings, *, on_round: OnRound | None = None) -> Fl
 
             run_under_ray(server_app, make_client_app(config=config), clients=clients)
         else:
-            run_in_process(server_app, make_client_app(data), clients=clients, run_config=config)
+            run_in_process(server_app, make_client_app(data), clients=clients, run_config=config, on_answer=on_answer)
     except UserError as error:
         reason = f"{error}{_first_failure(settings.out, clients)}"
         if not settings.resume:

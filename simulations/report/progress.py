@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, one plain line a round elsewhere."""
+"""What a run shows while it goes: a bar of clients' answers on a terminal, one plain line a round everywhere."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -21,11 +21,14 @@ def round_line(record: Mapping[str, Any], rounds: int) -> str:
 
 
 class RoundProgress:
-    """Shows each round on `console` (standard error, so that results can be piped); `rounds` counts the final pass."""
+    """Shows a run on `console` (standard error, so that results can be piped).
 
-    def __init__(self, console: Console, *, rounds: int) -> None:
+    rounds: the final pass included. answers: how many answers of clients are expected over all of them.
+    """
+
+    def __init__(self, console: Console, *, rounds: int, answers: int) -> None:
         """Set up the bar; it is drawn only on a terminal."""
-        self._console, self._rounds = console, rounds
+        self._console, self._rounds, self._asked = console, rounds, 0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -36,7 +39,7 @@ class RoundProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("rounds", total=rounds)
+        self._task = self._bar.add_task("answers of clients", total=answers)
 
     def __enter__(self) -> Self:
         """Start the bar."""
@@ -49,7 +52,17 @@ class RoundProgress:
         """Take the bar away."""
         self._bar.stop()
 
+    @property
+    def done(self) -> int:
+        """How many answers have come."""
+        return int(self._bar.tasks[0].completed)
+
     def show(self, record: Mapping[str, Any]) -> None:
         """Tell that a round is done, with its record as it stands in the report."""
         self._console.print(round_line(record, self._rounds), highlight=False, soft_wrap=True)
+        self._asked += record["clients_sampled"]
+        self._bar.update(self._task, completed=self._asked)
+
+    def answered(self) -> None:
+        """Tell that one client has answered."""
         self._bar.advance(self._task)

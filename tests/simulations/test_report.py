@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from rich.console import Console
 from simulations.report.figures import accuracy_against_size, bytes_by_round, layer_names, personal_cells
 from simulations.report.page import page, write_report
 from simulations.report.picture import picture, round_step
+from simulations.report.progress import RoundProgress
 from simulations.report.tables import clients_table, extreme_clients, summary_table
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
@@ -178,3 +180,26 @@ def test_what_was_not_measured_is_a_dash() -> None:
 @pytest.mark.parametrize(("least", "step"), [(0.271, 0.5), (1, 1), (1.1, 2), (17, 20), (51, 100)])
 def test_ticks_are_round(least: float, step: float) -> None:
     assert round_step(least) == pytest.approx(step)
+
+
+def test_the_bar_follows_answers_and_each_round_has_a_line():
+    record = {
+        "round": 1,
+        "clients_sampled": 2,
+        "clients_replied": 1,
+        "downlink_bytes": 1000,
+        "uplink_bytes": 10,
+        "seconds": 1.0,
+    }
+    console = Console(record=True, width=100, file=io.StringIO())
+    progress = RoundProgress(console, rounds=2, answers=6)
+    with progress:
+        progress.answered()
+        assert progress.done == 1
+        progress.show(record)
+        assert progress.done == 2
+        progress.show({**record, "round": 2, "clients_sampled": 4})
+    assert progress.done == 6
+    text = console.export_text()
+    assert "round 1: 1 of 2 clients replied" in text
+    assert "final pass" in text
