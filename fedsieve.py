@@ -114,7 +114,10 @@ RecoveryOption = Annotated[
 ]
 StepProbesOption = Annotated[
     int,
-    typer.Option(help="Fresh masked forward passes in each step, to see which of the surviving layers matter most."),
+    typer.Option(
+        help="Fresh masked forward passes in each step, to see which of the surviving layers matter most; -1: 6 for a "
+        "device that knows no fleet's prior, none for others."
+    ),
 ]
 AdaptHeadOption = Annotated[
     bool, typer.Option(help="Fit the classifier's bias to how often the device sees each class; needs no labels.")

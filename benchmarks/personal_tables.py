@@ -101,4 +101,8 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
         0.0,
         beyond=False,
     )
+    buffered = pick(cells, "uniform", "step buffer", 0.3)
+    shot = pick(cells, "own compressed-sensed", "compensated", 0.3)
+    text = "(d) 0.3, without a fleet: step buffer (8 evaluations) against one shot after 12 own probes"
+    compare(text, buffered, shot, 0.0, beyond=False)
     return "\n".join(lines) + "\n"

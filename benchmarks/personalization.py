@@ -36,7 +36,7 @@ from benchmarks.personal_tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.distillation import distill
 from personalization.masked import MaskedPass
-from personalization.pipeline import final_pass
+from personalization.pipeline import STEP_PROBES, final_pass
 from personalization.pruning import Schedule, StepBuffer
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
 
@@ -147,7 +147,7 @@ def _step_buffer(client: Client, curves: Curves, budget: float) -> tuple[MaskedP
     schedule = Schedule(
         budget=budget,
         steps=settings.steps,
-        step_probes=settings.step_probes,
+        step_probes=STEP_PROBES,
         tolerance=np.inf,
         limits=np.full(len(layers), settings.generic_limit),
     )

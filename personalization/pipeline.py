@@ -21,10 +21,12 @@ from personalization.prior import Prior
 from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
 from personalization.sensing import Measure, ProbeSamples, draw_probes, personalized_layers, take_samples
-from personalization.settings import PersonalizationSettings
+from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
 
 FEWEST_SAMPLES = 8
+# Fresh probes in each step of a device that no fleet helps; more of them lowered no entropy increase.
+STEP_PROBES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def personalize(
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
     recovered = recover(samples.design, samples.measurements, solver=settings.solver, prior=prior, seed=settings.seed)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
-    pruned = _prune(masked, recovered, personalized, settings, increase)
+    pruned = _prune(masked, recovered, personalized, prior, settings, increase)
     final = final_pass(masked, pruned)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
@@ -199,6 +201,7 @@ def _prune(
     masked: MaskedModel,
     recovered: RecoveryResult,
     personalized: NDArray[np.bool_],
+    prior: Prior | None,
     settings: PersonalizationSettings,
     increase: Measure,
 ) -> Pruned:
@@ -206,12 +209,18 @@ def _prune(
     schedule = Schedule(
         budget=settings.budget,
         steps=settings.steps,
-        step_probes=settings.step_probes,
+        step_probes=_step_probes(settings, prior),
         tolerance=settings.tolerance,
         limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
     )
     costs = unit_costs(settings.budget_kind, trace.model, trace.layers, trace.inputs)
     return StepBuffer(masked, fit_curves(recovered.sensitivity, settings.levels), costs, schedule, increase).prune()
+
+
+def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
+    if settings.step_probes != AUTOMATIC:
+        return settings.step_probes
+    return 0 if prior is not None and bool(prior.precision.any()) else STEP_PROBES
 
 
 def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:

@@ -13,6 +13,9 @@ Score = Literal["variance", "residual"]
 BudgetKind = Literal["weights", "bytes", "macs", "latency"]
 
 
+AUTOMATIC = -1
+
+
 @dataclass(frozen=True, kw_only=True)
 class PersonalizationSettings:
     """How a device searches, prunes and recovers.
@@ -27,7 +30,8 @@ class PersonalizationSettings:
     ridge: strength of the closed-form refit, relative to the mean diagonal of the activations' second moments.
     score: how the units of a layer are ranked.
     steps: in how many steps the budget is reached.
-    step_probes: fresh probes of the survivors in each step.
+    step_probes: fresh probes of the survivors in each step; -1 takes 6 where there is no fleet prior, and none where
+        there is one, which already tells what they would.
     tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
@@ -47,7 +51,7 @@ class PersonalizationSettings:
     ridge: float = 0.1
     score: Score = "residual"
     steps: int = 1
-    step_probes: int = 6
+    step_probes: int = AUTOMATIC
     tolerance: float = 0.5
     personalized_share: float = 0.8
     personalized_limit: float = 0.95
@@ -72,9 +76,13 @@ class PersonalizationSettings:
         for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
-        for name in ("probes", "step_probes", "distill_steps", "seed"):
+        for name in ("probes", "distill_steps", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if self.step_probes < AUTOMATIC:
+            raise UserError(
+                f"step_probes {self.step_probes}: expected 0 or more, or {AUTOMATIC} to choose by the prior"
+            )
         for name in ("layers_per_probe", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected 1 or more")

@@ -18,6 +18,7 @@ from personalization.layers import find_layers
 from personalization.measurement import loss_increase
 from personalization.pipeline import fit_split
 from personalization.prior import Prior
+from personalization.settings import AUTOMATIC
 from personalization.storage import load_personal_model, save_personal_model
 from simulations.data import load_dataset
 from simulations.pretrain import MODEL_FOLDER
@@ -348,3 +349,12 @@ def test_half_of_the_bundled_model_is_as_accurate_as_all_of_it_on_a_client_s_cla
     plain = personalize(backbone.model, inputs, settings=PersonalizationSettings(probes=12, adapt_head=False))
     assert plain.agreement >= 0.9
     assert len(find_layers(backbone.model)) == len(found.kept)
+
+
+def test_fresh_probes_are_spent_only_where_no_prior_helps():
+    model, inputs = tiny("vit")
+    settings = chosen(probes=4, step_probes=AUTOMATIC, steps=1)
+    alone = personalize(model, inputs, settings=settings)
+    helped = personalize(model, inputs, prior=prior(), settings=settings)
+    assert helped.evaluations == 4 + 1
+    assert alone.evaluations > helped.evaluations

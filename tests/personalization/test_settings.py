@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings
+from personalization.settings import AUTOMATIC, PersonalizationSettings
 
 SHARES = ("budget", "personalized_share", "personalized_limit", "generic_limit")
-COUNTS = ("probes", "step_probes", "distill_steps", "seed")
+COUNTS = ("probes", "distill_steps", "seed")
 POSITIVE_COUNTS = ("layers_per_probe", "steps")
 POSITIVE = ("ridge", "tolerance")
 CHOICES = {
@@ -89,3 +89,9 @@ def test_some_samples_are_held_out_and_some_are_not(value):
 @pytest.mark.parametrize("levels", [(), (0.0,), (0.5, 1.1), (0.8, 0.5), (math.nan,), (-0.5, 0.5)])
 def test_levels_rise_and_are_shares(levels):
     refused(levels=levels)
+
+
+def test_fresh_probes_are_none_or_more_or_chosen_by_the_prior():
+    assert PersonalizationSettings().step_probes == AUTOMATIC
+    with pytest.raises(UserError, match="step_probes -2"):
+        PersonalizationSettings(step_probes=-2)
