@@ -47,21 +47,26 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
     return np.asarray(logits(model, pixels).argmax(-1).numpy())
 
 
-def evaluate_fleet(out: Path, backbone: Backbone, data: FleetData) -> list[dict[str, Any]]:
-    """Return one row for each client that has a personal model, with the keys of `clients` in report.json."""
+def evaluate_fleet(out: Path, backbone: Backbone, data: FleetData, *, adapt_head: bool) -> list[dict[str, Any]]:
+    """Return one row for each client that has a personal model, with the keys of `clients` in report.json.
+
+    adapt_head: whether personal models had their heads fitted; the dense model beside them is treated alike.
+    """
     pixels = data.test_pixels()
     dense = logits(backbone.model, pixels)
     rows = []
     for client in range(data.partition.clients):
         folder = client_folder(out, client)
         if (folder / RECORD).is_file():
-            shift = _fitted_shift(backbone, data, client)
+            shift = _fitted_shift(backbone, data, client, adapt_head=adapt_head)
             rows.append(_evaluate_client(folder, client, data, pixels, dense, shift))
     return rows
 
 
-def _fitted_shift(backbone: Backbone, data: FleetData, client: int) -> Tensor:
+def _fitted_shift(backbone: Backbone, data: FleetData, client: int, *, adapt_head: bool) -> Tensor:
     """Return how the client's own samples move the dense model's head, [classes]: what a personal model gets, too."""
+    if not adapt_head:
+        return torch.zeros(len(backbone.labels))
     inputs = data({"partition-id": client}, {}, InputFacts(backbone.preprocessing, backbone.labels)).inputs
     return label_shift(logits(backbone.model, inputs["pixel_values"]))
 

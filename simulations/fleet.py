@@ -157,7 +157,7 @@ def run_fleet(
     finally:
         torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
-    rows = evaluate_fleet(settings.out, backbone, data)
+    rows = evaluate_fleet(settings.out, backbone, data, adapt_head=settings.adapt_head)
     dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]

@@ -85,7 +85,9 @@ def headline(report: Mapping[str, Any]) -> str:
     return (
         f"With {format_figure(summary['weights_kept_mean'], 'share')} of the block weights kept, the clients' personal "
         f"models are {format_figure(summary['personal_accuracy_mean'], 'share')} accurate on their own test images; "
-        f"the dense model is {format_figure(summary['dense_accuracy_mean'], 'share')} accurate. A client sent "
+        f"the dense model is {format_figure(summary['dense_accuracy_mean'], 'share')} accurate, and "
+        f"{format_figure(summary['dense_fitted_accuracy_mean'], 'share')} with its head fitted as theirs is. "
+        f"A client sent "
         f"{format_bytes(summary['uplink_bytes_per_client_round_mean'])} a round."
     )
 
@@ -115,12 +117,25 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], last: str = "fi
 
 
 def _clients(clients: Sequence[Mapping[str, Any]]) -> str:
-    header = ("client", "samples", "dense", "personal", "agreement", "kept", "size", "latency", "evaluations", "R2")
+    header = (
+        "client",
+        "samples",
+        "dense",
+        "head fitted",
+        "personal",
+        "agreement",
+        "kept",
+        "size",
+        "latency",
+        "evaluations",
+        "R2",
+    )
     rows = [
         (
             str(client["client"]),
             str(client["samples"]),
             format_figure(client["dense_accuracy"], "share"),
+            format_figure(client["dense_fitted_accuracy"], "share"),
             format_figure(client["personal_accuracy"], "share"),
             format_figure(client["agreement"], "share"),
             format_figure(client["weights_kept"], "share"),

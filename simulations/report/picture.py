@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from personalization.files import write_atomically
-from simulations.report.figures import DENSE, GENERIC, PERSONAL, layer_names, personal_cells
+from simulations.report.figures import DENSE, DENSE_NAME, GENERIC, PERSONAL, layer_names, personal_cells
 
 WIDTH, HEIGHT = 960, 420
 _TOP, _BOTTOM = 64, 352
@@ -45,7 +45,7 @@ def _scatter(report: Mapping[str, Any], *, left: float, right: float) -> list[st
     clients = report["clients"]
     dense_size = report["summary"]["bytes_dense"] / 1e6
     sizes = [client["bytes"] / 1e6 for client in clients]
-    values = [100 * client[key] for client in clients for key in ("dense_accuracy", "personal_accuracy")]
+    values = [100 * client[key] for client in clients for key in ("dense_fitted_accuracy", "personal_accuracy")]
     lowest = 10 * int(min([*values, 100]) // 10)
     across = _axis(0.0, 1.05 * max([dense_size, *sizes]), left, right)
     up = _axis(lowest, 100.0, _BOTTOM, _TOP)
@@ -54,21 +54,21 @@ def _scatter(report: Mapping[str, Any], *, left: float, right: float) -> list[st
         _text(left - 40, 48, "accuracy on own test images, %"),
         *_horizontal_grid(lowest, up, left, right),
         *_size_ticks(max([dense_size, *sizes]), across),
-        _text((left + right) / 2, _BOTTOM + 44, "size of the model, MB", anchor="middle"),
+        _text((left + right) / 2, _BOTTOM + 44, "size of the model, MB", anchor="start"),
     ]
     for client, size in zip(clients, sizes, strict=True):
-        dense, personal = up(100 * client["dense_accuracy"]), up(100 * client["personal_accuracy"])
+        dense, personal = up(100 * client["dense_fitted_accuracy"]), up(100 * client["personal_accuracy"])
         parts.append(
             f'<line x1="{across(dense_size):.1f}" y1="{dense:.1f}" x2="{across(size):.1f}" y2="{personal:.1f}" '
             f'stroke="{_LINK}"/>'
         )
     for client, size in zip(clients, sizes, strict=True):
         parts += [
-            _dot(across(dense_size), up(100 * client["dense_accuracy"]), DENSE),
+            _dot(across(dense_size), up(100 * client["dense_fitted_accuracy"]), DENSE),
             _dot(across(size), up(100 * client["personal_accuracy"]), PERSONAL),
         ]
     legend = _BOTTOM + 40
-    for offset, colour, name in ((0, PERSONAL, "personal"), (76, DENSE, "dense")):
+    for offset, colour, name in ((0, PERSONAL, "personal"), (76, DENSE, DENSE_NAME)):
         parts += [_dot(left + offset, legend, colour), _text(left + offset + 9, legend + 4, name)]
     return parts
 

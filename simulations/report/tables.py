@@ -26,7 +26,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
 
 def extreme_clients(clients: Sequence[Mapping[str, Any]], shown: int) -> list[Mapping[str, Any]]:
     """Return the `shown` clients that lost most accuracy, then the `shown` that gained most; each client once."""
-    ordered = sorted(clients, key=lambda c: (c["personal_accuracy"] - c["dense_accuracy"], c["client"]))
+    ordered = sorted(clients, key=lambda c: (c["personal_accuracy"] - c["dense_fitted_accuracy"], c["client"]))
     return ordered if len(ordered) <= 2 * shown else ordered[:shown] + ordered[-shown:]
 
 
@@ -39,12 +39,13 @@ def clients_table(report: Mapping[str, Any]) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    for name in ("client", "dense", "personal", "agrees", "kept", "size", "probes", "R2"):
+    for name in ("client", "dense", "fitted", "personal", "agrees", "kept", "size", "probes", "R2"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, client in enumerate(clients):
         table.add_row(
             str(client["client"]),
             format_figure(client["dense_accuracy"], "share"),
+            format_figure(client["dense_fitted_accuracy"], "share"),
             format_figure(client["personal_accuracy"], "share"),
             format_figure(client["agreement"], "share"),
             format_figure(client["weights_kept"], "share"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simulations.report.figures import accuracy_against_size, bytes_by_round, layer_names, personal_cells
+from simulations.report.figures import DENSE_NAME, accuracy_against_size, bytes_by_round, layer_names, personal_cells
 from simulations.report.page import page, write_report
 from simulations.report.picture import picture, round_step
 from simulations.report.progress import RoundProgress
@@ -24,6 +24,7 @@ def client(number: int, dense: float, personal: float, **changes: Any) -> dict[s
         "client": number,
         "samples": 200,
         "dense_accuracy": dense,
+        "dense_fitted_accuracy": dense,
         "personal_accuracy": personal,
         "agreement": 0.95,
         "weights_kept": 0.5,
@@ -69,6 +70,7 @@ def report() -> dict[str, Any]:
         "clients": clients,
         "summary": {
             "dense_accuracy_mean": 0.9,
+            "dense_fitted_accuracy_mean": 0.9,
             "personal_accuracy_mean": 0.885,
             "personal_accuracy_worst_decile": 0.85,
             "agreement_mean": 0.95,
@@ -124,7 +126,7 @@ def test_each_client_is_drawn_dense_and_personal(report: dict[str, Any]) -> None
     drawn = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert list(drawn["personal"].y) == [100 * c["personal_accuracy"] for c in report["clients"]]
     assert list(drawn["personal"].x) == [c["bytes"] / 1e6 for c in report["clients"]]
-    assert set(drawn["dense"].x) == {report["summary"]["bytes_dense"] / 1e6}
+    assert set(drawn[DENSE_NAME].x) == {report["summary"]["bytes_dense"] / 1e6}
 
 
 def test_personal_cells_are_exactly_the_personalized_layers(report: dict[str, Any]) -> None:
