@@ -5,7 +5,7 @@ units, refit the writer, and give the output that the layers behind it see. A pr
 same pass with different layers in it, so what is measured is what will be done.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,7 @@ Units = NDArray[np.int64]
 Counts = Mapping[int, int]
 
 # Probes are stacked along the batch up to this many positions; larger stacks fall out of the caches.
-STACKED_POSITIONS = 8192
+STACKED_POSITIONS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,28 +119,41 @@ class MaskedModel:
         with ExitStack() as stack:
             for layer in lowered:
                 writer = self.trace.model.get_submodule(layer.writer)
-                stack.callback(writer.register_forward_hook(self._hook(layer, probes, results)).remove)
+                writer.forward = self._forward(layer, writer, probes, results)
+                stack.callback(writer.__dict__.pop, "forward", None)
             stack.enter_context(replayed(self.trace, first_block, copies=len(probes)))
             repeated = {n: v.repeat(len(probes), *[1] * (v.ndim - 1)) for n, v in self.trace.inputs.items()}
             logits = logits_of(self.trace.model, repeated).chunk(len(probes))
         return [MaskedPass(part, r.kept, r.writers) for part, r in zip(logits, results, strict=True)]
 
-    def _hook(self, layer: Layer, probes: Sequence[Counts], results: Sequence[MaskedPass]) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            outputs = list(output.chunk(len(probes)))
-            inputs = args[0].chunk(len(probes))
-            for number, (counts, result) in enumerate(zip(probes, results, strict=True)):
+    def _forward(
+        self, layer: Layer, module: nn.Module, probes: Sequence[Counts], results: Sequence[MaskedPass]
+    ) -> Callable[[Tensor], Tensor]:
+        """Return what a writer does instead of its own forward: a hook after it would come when the work is done."""
+        dense: Callable[[Tensor], Tensor] = module.forward
+
+        def forward(x: Tensor) -> Tensor:
+            outputs = []
+            for counts, result, part in zip(probes, results, x.chunk(len(probes)), strict=True):
                 if layer.index in counts:
                     first = min(counts) == layer.index
-                    outputs[number] = self._lower(
-                        layer, module, counts[layer.index], inputs[number], outputs[number], result, first=first
-                    )
-            return torch.cat(outputs)
+                    outputs.append(self._lower(layer, module, counts[layer.index], part, dense, result, first=first))
+                else:
+                    outputs.append(dense(part))
+            return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-        return hook
+        return forward
 
     def _lower(
-        self, layer: Layer, module: nn.Module, count: int, x: Tensor, output: Tensor, result: MaskedPass, *, first: bool
+        self,
+        layer: Layer,
+        module: nn.Module,
+        count: int,
+        x: Tensor,
+        dense: Callable[[Tensor], Tensor],
+        result: MaskedPass,
+        *,
+        first: bool,
     ) -> Tensor:
         weight, ridge = linear_weight(module), self.compensation.ridge
         moment = self._moments(layer, x, first=first)
@@ -158,7 +171,7 @@ class MaskedModel:
         if len(kept) == layer.units and (ridge is None or (first and not self.cut_prefix)):
             bias = linear_bias(module)
             result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
-            return output
+            return dense(x)
         columns = torch.from_numpy(layer.columns(kept))
         writer = fold(weight, moment, columns) if ridge is None else refit(weight, moment, columns, ridge)
         result.writers[layer.index] = writer
