@@ -177,8 +177,10 @@ def _map(
             yield result
 
 
-def run(clients: int, seeds: int, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record]]:
-    """Measure and evaluate all clients of all seeds; return what was sensed and all cells."""
+def run(
+    clients: int, evaluated: int, seeds: int, out: Path, jobs: int, console: Console
+) -> tuple[list[Record], list[Record]]:
+    """Measure all clients of all seeds and evaluate the first `evaluated`; return these clients' records and cells."""
     out.mkdir(parents=True, exist_ok=True)
     # Seeds in turns, so that an interrupted run has seen all of them.
     tasks = [(seed, number) for number in range(clients) for seed in range(seeds)]
@@ -190,22 +192,33 @@ def run(clients: int, seeds: int, out: Path, jobs: int, console: Console) -> tup
         table = {(record["seed"], record["client"]): record for record in sensed}
         cells = _done(second)
         done = {(records[0]["seed"], records[0]["client"], records[0]["row"]) for records in cells}
-        wanted = [(*task, row) for task in tasks for row in (*ROWS, SAME_EVALUATIONS)]
+        wanted = [(*task, row) for task in tasks if task[1] < evaluated for row in (*ROWS, SAME_EVALUATIONS)]
         work = partial(evaluate, clients=clients, sensed=table)
         cells += _map(pool, work, (t for t in wanted if t not in done), second, console)
-    return sensed, [record for records in cells for record in records]
+    shown = [record for records in cells for record in records if record["client"] < evaluated]
+    return [record for record in sensed if record["client"] < evaluated], shown
 
 
 def main() -> None:
     """Run what is missing, print the tables and write them to `tables.md`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=30, help="clients of each fleet (default: 30)")
+    parser.add_argument(
+        "--evaluated", type=int, help="so many clients of each fleet get personal models (default: all)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="fleets with different clients (default: 3)")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/personalization"), help="folder that keeps the cells")
     arguments = parser.parse_args()
     console = Console()
-    sensed, cells = run(arguments.clients, arguments.seeds, arguments.out, arguments.jobs, console)
+    sensed, cells = run(
+        arguments.clients,
+        arguments.clients if arguments.evaluated is None else arguments.evaluated,
+        arguments.seeds,
+        arguments.out,
+        arguments.jobs,
+        console,
+    )
     text = summary_tables(sensed, cells) + "\n" + checks(sensed, cells)
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False)
