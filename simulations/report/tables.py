@@ -39,7 +39,7 @@ def clients_table(report: Mapping[str, Any]) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    for name in ("client", "dense", "fitted", "personal", "agrees", "kept", "size", "probes", "R2"):
+    for name in ("client", "dense", "fitted", "personal", "kept", "size", "probes", "R2"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, client in enumerate(clients):
         table.add_row(
@@ -47,7 +47,6 @@ def clients_table(report: Mapping[str, Any]) -> Table:
             format_figure(client["dense_accuracy"], "share"),
             format_figure(client["dense_fitted_accuracy"], "share"),
             format_figure(client["personal_accuracy"], "share"),
-            format_figure(client["agreement"], "share"),
             format_figure(client["weights_kept"], "share"),
             format_bytes(client["bytes"]),
             str(client["evaluations"]),
