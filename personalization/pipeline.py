@@ -25,7 +25,7 @@ from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
 
 FEWEST_SAMPLES = 8
-# Fresh probes in each step of a device that no fleet helps; more of them lowered no entropy increase.
+# Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
 STEP_PROBES = 6
 
 
@@ -220,7 +220,7 @@ def _prune(
 def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
     if settings.step_probes != AUTOMATIC:
         return settings.step_probes
-    return 0 if prior is not None and bool(prior.precision.any()) else STEP_PROBES
+    return 0 if prior is not None and bool(prior.precision.all()) else STEP_PROBES
 
 
 def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:

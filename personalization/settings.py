@@ -30,8 +30,8 @@ class PersonalizationSettings:
     ridge: strength of the closed-form refit, relative to the mean diagonal of the activations' second moments.
     score: how the units of a layer are ranked.
     steps: in how many steps the budget is reached.
-    step_probes: fresh probes of the survivors in each step; -1 takes 6 where there is no fleet prior, and none where
-        there is one, which already tells what they would.
+    step_probes: fresh probes of the survivors in each step; -1 takes 6 where there is no fleet prior or one
+        that lacks atoms, and none where the prior knows them all and already tells what they would.
     tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.

@@ -358,3 +358,6 @@ def test_fresh_probes_are_spent_only_where_no_prior_helps():
     helped = personalize(model, inputs, prior=prior(), settings=settings)
     assert helped.evaluations == 4 + 1
     assert alone.evaluations > helped.evaluations
+    full = prior()
+    thin = Prior(full.sensitivity, np.where(np.arange(len(full.precision)) == 0, 0.0, full.precision))
+    assert personalize(model, inputs, prior=thin, settings=settings).evaluations > helped.evaluations
