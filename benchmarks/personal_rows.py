@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.allocation import Curves, fit_curves
+from personalization.allocation_profiles import profile_curves, profile_levels
 from personalization.layers import Layer
 from personalization.prior import Prior
 from personalization.recovery import recover
@@ -31,9 +32,6 @@ BUDGETS = (0.7, 0.5, 0.3)
 FLEET_PROBES = 18
 # Compressed sensing without a fleet: half as many probes as atoms, three layers in each.
 SENSED_PROBES, SENSED_LAYERS = 12, 3
-# How much sparsity rises from the first block to the last, relative to its mean; linearly, as in ATP (2502.14770).
-DEPTH_SLOPE = 0.5
-_EXPONENT = 3.0
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,9 @@ class Sensed:
     many: ProbeSamples
 
 
-def profile_curves(layers: Sequence[Layer], levels: NDArray[np.float64]) -> Curves:
-    """Return curves for which the cheapest allocation has `levels` [layers]: marginal cost equal everywhere."""
-    weights = np.array([layer.weights for layer in layers], dtype=np.float64)
-    scale = weights / np.clip(levels, 0.02, 1.0) ** (_EXPONENT - 1.0)
-    return Curves(scale / scale.sum(), np.full(len(levels), _EXPONENT))
-
-
 def heuristic_levels(row: str, layers: Sequence[Layer], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a profile of levels [layers] for a row that measures nothing; only ratios matter."""
-    depth = np.array([layer.block for layer in layers]) / max(layer.block for layer in layers)
-    if row == "random":
-        return rng.uniform(0.05, 1.0, len(layers))
-    if row == "depth-linear":
-        return np.asarray(0.6 * (1.0 + DEPTH_SLOPE * (depth - 0.5)))
-    return np.full(len(layers), 0.6)
+    return rng.uniform(0.05, 1.0, len(layers)) if row == "random" else profile_levels(row, layers)
 
 
 def fleet_prior(others: Sequence[Sensed], masks: NDArray[np.float64]) -> Prior:
@@ -100,7 +86,8 @@ def row_curves(
     """Return the curves of a row and the evaluations that the client spent on them."""
     levels, atoms = len(settings.levels), len(sensed.single)
     if row in ("random", "uniform", "depth-linear"):
-        return profile_curves(layers, heuristic_levels(row, layers, rng)), 0
+        weights = np.array([layer.weights for layer in layers], dtype=np.float64)
+        return profile_curves(weights, heuristic_levels(row, layers, rng)), 0
     if row == "own one at a time":
         return fit_curves(sensed.single, settings.levels), atoms
     if row == "own compressed-sensed":

@@ -7,8 +7,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
 from benchmarks.intervals import mean_interval, worst_decile
-from benchmarks.personal_rows import Sensed, fleet_prior, heuristic_levels, profile_curves
+from benchmarks.personal_rows import Sensed, fleet_prior, heuristic_levels
 from personalization.allocation import allocate, weight_costs
+from personalization.allocation_profiles import profile_curves
 from personalization.layers import Layer, LayerKind
 from personalization.sensing import ProbeSamples
 
@@ -22,9 +23,9 @@ def mlp(index: int, units: int = 480, weights: int = 10) -> Layer:
 def test_a_profile_is_what_allocation_makes_of_its_curves(row):
     layers = [mlp(index, weights=10 + 5 * index) for index in range(4)]
     levels = heuristic_levels(row, layers, np.random.default_rng(0))
-    weights = np.array([layer.weights for layer in layers])
+    weights = np.array([layer.weights for layer in layers], dtype=np.float64)
     budget = 1.0 - float(weights @ levels / weights.sum())
-    counts = allocate(layers, profile_curves(layers, levels), weight_costs(layers), budget, limits=np.ones(4))
+    counts = allocate(layers, profile_curves(weights, levels), weight_costs(layers), budget, limits=np.ones(4))
     np.testing.assert_allclose(1.0 - counts / 480, levels, atol=1.5 / 48)
 
 
