@@ -1,0 +1,1 @@
+"""Lies that clients tell the fleet, to measure what strategies withstand."""
