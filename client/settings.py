@@ -23,14 +23,16 @@ _KEYS = (
 )
 
 
-def read_settings(run_config: Config, plan: Plan, client: str) -> PersonalizationSettings:
+def read_settings(run_config: Config, node_config: Config, plan: Plan, client: str) -> PersonalizationSettings:
     """Return the settings for one plan; the seed follows from the run's, the client and the plan's version.
 
-    Raises UserError on values that make no sense.
+    A device may have a `budget` of its own in its node configuration, instead of the fleet's. Raises UserError on
+    values that make no sense.
     """
     chosen: dict[str, Any] = {k.replace("-", "_"): run_config[k] for k in _KEYS if run_config.get(k) not in (None, "")}
     seed = derive_seed(int(run_config.get("seed", 0)), client, plan.version)
-    return PersonalizationSettings(**chosen, budget=plan.budget, probes=plan.probes, seed=seed)
+    budget = float(node_config.get("budget") or plan.budget)
+    return PersonalizationSettings(**chosen, budget=budget, probes=plan.probes, seed=seed)
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

@@ -56,22 +56,27 @@ class ClientState:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         write_atomically(path, data)
 
-    def save_samples(self, version: int, samples: ProbeSamples) -> None:
-        """Keep all samples taken up to a plan; they replace what that version left before."""
+    def save_samples(self, version: int, samples: ProbeSamples, *, data: bytes) -> None:
+        """Keep all samples taken up to a plan on inputs of fingerprint `data`; they replace that version's earlier."""
         buffer = BytesIO()
-        np.savez(buffer, design=samples.design, measurements=samples.measurements)
+        fingerprint = np.frombuffer(data, dtype=np.uint8)
+        np.savez(buffer, design=samples.design, measurements=samples.measurements, data=fingerprint)
         self.write(f"{SAMPLES}/{version}.npz", buffer.getvalue())
         for old in self._versions()[:-_KEPT_VERSIONS]:
             self.path(f"{SAMPLES}/{old}.npz").unlink()
 
-    def load_samples(self, before: int, atoms: int) -> ProbeSamples | None:
-        """Return what was kept at the last plan before version `before`; None if nothing fits [probes, `atoms`]."""
+    def load_samples(self, before: int, atoms: int, *, data: bytes) -> ProbeSamples | None:
+        """Return what was kept at the last plan before version `before`.
+
+        None if nothing fits [probes, `atoms`], or if it was measured on inputs of another fingerprint than `data`.
+        """
         earlier = [version for version in self._versions() if version < before]
         if not earlier:
             return None
         with np.load(self.path(f"{SAMPLES}/{earlier[-1]}.npz"), allow_pickle=False) as archive:
             samples = ProbeSamples(archive["design"], archive["measurements"])
-        return samples if samples.design.shape == (len(samples.measurements), atoms) else None
+            same = "data" in archive.files and archive["data"].tobytes() == data
+        return samples if same and samples.design.shape == (len(samples.measurements), atoms) else None
 
     def record(self) -> dict[str, Any]:
         """Return what was found so far: under `rounds`, one entry for each plan version (as text)."""

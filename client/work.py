@@ -40,7 +40,7 @@ def answer(
     """
     plan, layout, root = read_plan(content)
     backbone = shelf.get(content, state, root, plan.dropped)
-    settings = read_settings(run_config, plan, client)
+    settings = read_settings(run_config, node_config, plan, client)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
         raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
     samples = load(node_config, run_config, backbone.facts)
@@ -50,7 +50,7 @@ def answer(
         labels=samples.labels if settings.signal == "loss" else None,
         prior=plan.prior,
         dropped_units=dropped_units(backbone.groups, plan.dropped),
-        past=state.load_samples(plan.version, layout.atoms),
+        past=state.load_samples(plan.version, layout.atoms, data=samples.fingerprint()),
         settings=settings,
     )
     _keep(state, plan, backbone, samples, result)
@@ -64,7 +64,7 @@ def _keep(
     samples: PrivateSamples,
     result: Personalization,
 ) -> None:
-    state.save_samples(plan.version, result.samples)
+    state.save_samples(plan.version, result.samples, data=samples.fingerprint())
     preprocessing = backbone.facts.preprocessing
     save_personal_model(
         state.path(MODEL),

@@ -14,6 +14,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 ConfigValue = bool | int | float | str
+NodeConfig = Callable[[int, int], Mapping[str, ConfigValue]]
 _RUN, _TASK = 1, 1
 
 
@@ -39,13 +40,16 @@ class InProcessGrid(Grid):
         *,
         clients: int,
         run_config: Mapping[str, ConfigValue],
+        node_config: NodeConfig | None = None,
         on_answer: Callable[[], None] | None = None,
     ) -> None:
         """Connect `clients` nodes that run `client_app`; node ids depend on their number alone.
 
-        on_answer: called whenever a client has answered, to show progress.
+        node_config: what a client's own configuration holds beside its `partition-id`, for a client and a plan's
+        version. on_answer: called whenever a client has answered, to show progress.
         """
         self._app, self._run_config, self._on_answer = client_app, dict(run_config), on_answer
+        self._node_config = node_config or (lambda client, version: {})
         self._partitions = {node_id(client): client for client in range(clients)}
         self._run = Run.create_empty(_RUN)
         self._waiting: dict[str, Message] = {}
@@ -106,10 +110,12 @@ class InProcessGrid(Grid):
         node = request.metadata.dst_node_id
         if node not in self._partitions:
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, ""), reply_to=request)
+        client, group = self._partitions[node], request.metadata.group_id
+        own = self._node_config(client, int(group) if group.isdecimal() else 0)
         context = Context(
             run_id=_RUN,
             node_id=node,
-            node_config={"partition-id": self._partitions[node], "num-partitions": len(self._partitions)},
+            node_config={**own, "partition-id": client, "num-partitions": len(self._partitions)},
             state=RecordDict(),
             run_config=dict(self._run_config),
         )
@@ -122,19 +128,23 @@ def run_in_process(
     *,
     clients: int,
     run_config: Mapping[str, ConfigValue],
+    node_config: NodeConfig | None = None,
+    wrap_grid: Callable[[Grid], Grid] | None = None,
     on_answer: Callable[[], None] | None = None,
 ) -> EncodedBytes:
     """Run both apps to the end and return the bytes that crossed. Whatever the server raises comes through.
 
-    on_answer: called whenever a client has answered.
+    node_config, on_answer: see InProcessGrid. wrap_grid: puts something between the server and the clients.
     """
     # Message() reads its sender from here. Not public: a test stands guard for when Flower changes it.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK, _RUN, SUPERLINK_NODE_ID
-    grid = InProcessGrid(client_app, clients=clients, run_config=run_config, on_answer=on_answer)
+    grid = InProcessGrid(
+        client_app, clients=clients, run_config=run_config, node_config=node_config, on_answer=on_answer
+    )
     context = Context(
         run_id=_RUN, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )
-    server_app(grid=grid, context=context)
+    server_app(grid=grid if wrap_grid is None else wrap_grid(grid), context=context)
     return grid.bytes
 
 

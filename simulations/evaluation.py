@@ -1,6 +1,7 @@
 """Judge a simulated fleet: every client's own saved personal model on its own held-out test images."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from personalization.footprint import measure_latency, stored_bytes
 from personalization.head import label_shift
 from personalization.layers import find_layers
 from personalization.storage import load_personal_model
-from simulations.private_data import FleetData
+from simulations.private_data import ROUND, FleetData
 
 _BATCH = 256
 
@@ -47,58 +48,91 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
     return np.asarray(logits(model, pixels).argmax(-1).numpy())
 
 
-def evaluate_fleet(out: Path, backbone: Backbone, data: FleetData, *, adapt_head: bool) -> list[dict[str, Any]]:
-    """Return one row for each client that has a personal model, with the keys of `clients` in report.json.
+class Evaluator:
+    """Judges models on the test images of the clients that they belong to, beside the dense model."""
 
-    adapt_head: whether personal models had their heads fitted; the dense model beside them is treated alike.
-    """
-    pixels = data.test_pixels()
-    dense = logits(backbone.model, pixels)
-    rows = []
-    for client in range(data.partition.clients):
-        folder = client_folder(out, client)
-        if (folder / RECORD).is_file():
-            shift = _fitted_shift(backbone, data, client, adapt_head=adapt_head)
-            rows.append(_evaluate_client(folder, client, data, pixels, dense, shift))
-    return rows
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: FleetData,
+        *,
+        adapt_head: bool,
+        latency: bool = True,
+        dense: Tensor | None = None,
+    ) -> None:
+        """Take the dense model and who holds what.
+
+        adapt_head: whether personal models have their heads fitted; the dense model beside them is treated alike.
+        latency: whether to time every model. dense: logits of all test images, for who has them already.
+        """
+        self._backbone, self._data, self._adapt_head, self._latency = backbone, data, adapt_head, latency
+        self._pixels = data.test_pixels()
+        self._dense = logits(backbone.model, self._pixels) if dense is None else dense
+        self._shifts: dict[bytes, Tensor] = {}
+
+    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client, on the data that it holds in a round (None: in the end).
+
+        client, samples, classes, dense_accuracy, dense_fitted_accuracy, personal_accuracy, agreement with the dense
+        model on the test images, and latency_ms if that is wanted.
+        """
+        split = self._data.split(client, round_number)
+        picked = torch.from_numpy(split.test)
+        dense, labels = self._dense[picked], self._data.dataset.test_labels[split.test]
+        plain = dense.argmax(-1).numpy()
+        fitted = (dense + self._shift(client, round_number)).argmax(-1).numpy()
+        own = predictions(model, self._pixels[picked])
+        row: dict[str, Any] = {
+            "client": client,
+            "samples": len(split.train),
+            "classes": list(split.classes),
+            "dense_accuracy": float((plain == labels).mean()),
+            "dense_fitted_accuracy": float((fitted == labels).mean()),
+            "personal_accuracy": float((own == labels).mean()),
+            "agreement": float((own == plain).mean()),
+        }
+        if self._latency:
+            row["latency_ms"] = measure_latency(model, {"pixel_values": self._pixels[:1]})
+        return row
+
+    def _shift(self, client: int, round_number: int | None) -> Tensor:
+        """Return how the client's own samples move the dense model's head, [classes]."""
+        if not self._adapt_head:
+            return torch.zeros(self._dense.shape[-1])
+        key = self._data.split(client, round_number).train.tobytes()
+        if key not in self._shifts:
+            facts = InputFacts(self._backbone.preprocessing, self._backbone.labels)
+            own = {"partition-id": client} | ({} if round_number is None else {ROUND: round_number})
+            self._shifts[key] = label_shift(
+                logits(self._backbone.model, self._data(own, {}, facts).inputs["pixel_values"])
+            )
+        return self._shifts[key]
 
 
-def _fitted_shift(backbone: Backbone, data: FleetData, client: int, *, adapt_head: bool) -> Tensor:
-    """Return how the client's own samples move the dense model's head, [classes]: what a personal model gets, too."""
-    if not adapt_head:
-        return torch.zeros(len(backbone.labels))
-    inputs = data({"partition-id": client}, {}, InputFacts(backbone.preprocessing, backbone.labels)).inputs
-    return label_shift(logits(backbone.model, inputs["pixel_values"]))
+def evaluate_fleet(out: Path, evaluator: Evaluator, clients: Iterable[int]) -> list[dict[str, Any]]:
+    """Return one row for each of `clients` that has a personal model, with the keys of `clients` in report.json."""
+    return [
+        evaluate_client(client_folder(out, client), client, evaluator)
+        for client in clients
+        if (client_folder(out, client) / RECORD).is_file()
+    ]
 
 
-def _evaluate_client(
-    folder: Path, client: int, data: FleetData, pixels: Tensor, dense: Tensor, shift: Tensor
-) -> dict[str, Any]:
+def evaluate_client(folder: Path, client: int, evaluator: Evaluator) -> dict[str, Any]:
+    """Return the row of a client for the personal model that its folder holds, and what it noted about it."""
     entries = json.loads((folder / RECORD).read_text())["rounds"]
     last = entries[max(entries, key=int)]
     loaded = load_personal_model(folder / MODEL)
-    test = data.split(client).test
-    picked = torch.from_numpy(test)
-    labels, own = data.dataset.test_labels[test], predictions(loaded.model, pixels[picked])
-    plain, fitted = dense[picked].argmax(-1).numpy(), (dense[picked] + shift).argmax(-1).numpy()
-    latency = measure_latency(loaded.model, {"pixel_values": pixels[:1]})
     fits = [entry["fit_r2"] for _, entry in sorted(entries.items(), key=lambda item: int(item[0]))]
     return {
-        "client": client,
-        "samples": last["samples"],
-        "dense_accuracy": float((plain == labels).mean()),
-        "dense_fitted_accuracy": float((fitted == labels).mean()),
-        "personal_accuracy": float((own == labels).mean()),
-        "agreement": float((own == plain).mean()),
+        **evaluator.row(client, loaded.model),
         "weights_kept": last["weights_kept"],
         "bytes": loaded.manifest.weights_bytes,
-        "latency_ms": latency,
         "personalized_layers": last["personalized_layers"],
         "evaluations": sum(entry["evaluations"] for entry in entries.values()),
         "fit_r2": next((fit for fit in reversed(fits) if fit is not None), None),
         "entropy_increase": last["entropy_increase"],
         "levels": last["levels"],
-        "classes": list(data.split(client).classes),
     }
 
 

@@ -21,7 +21,7 @@ from personalization.settings import BudgetKind, PersonalizationSettings, Recove
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from simulations.engine import run_in_process
-from simulations.evaluation import client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.partition import PartitionKind
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
@@ -157,7 +157,8 @@ def run_fleet(
     finally:
         torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
-    rows = evaluate_fleet(settings.out, backbone, data, adapt_head=settings.adapt_head)
+    evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head)
+    rows = evaluate_fleet(settings.out, evaluator, range(clients))
     dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]

@@ -1,6 +1,7 @@
 """What each simulated client holds: its share of the fleet's data, loaded when it is asked for."""
 
 import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,60 @@ from personalization.images import ImagePreprocessing, to_pixel_values
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition
 
+# Key of a simulated client's node configuration: the round that is being run.
+ROUND = "round"
+_DRIFT_SEED = 1_000_003  # far from the seeds that people choose
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """The `clients` whose data are those of another partition from round `at_round` on."""
+
+    partition: Partition
+    clients: frozenset[int]
+    at_round: int
+
 
 class FleetData:
     """A data set and who holds what of it."""
 
-    def __init__(self, dataset: ImageDataset, partition: Partition, preprocessing: ImagePreprocessing) -> None:
-        """Take the data, the partition and how images become inputs of the model."""
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        partition: Partition,
+        preprocessing: ImagePreprocessing,
+        drifted: Drifted | None = None,
+    ) -> None:
+        """Take the data, the partition and how images become inputs of the model; `drifted`: who changes midway."""
         self.dataset, self.partition, self._preprocessing = dataset, partition, preprocessing
+        self._drifted = drifted
 
     def __call__(self, node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
-        """Return the private samples of the client that `node_config` calls `partition-id`."""
-        split = self.split(int(node_config["partition-id"]))
+        """Return the samples that the client `partition-id` of `node_config` holds in its `round` (left out: last)."""
+        round_number = node_config.get(ROUND)
+        split = self.split(int(node_config["partition-id"]), None if round_number is None else int(round_number))
         pixels = to_pixel_values(self.dataset.train_images[split.train], self._preprocessing)
         return PrivateSamples({"pixel_values": pixels}, torch.from_numpy(self.dataset.train_labels[split.train]))
 
-    def split(self, client: int) -> ClientSplit:
-        """Return the share of a client, counted from 0."""
-        return self.partition.client_indices(client)
+    def split(self, client: int, round_number: int | None = None) -> ClientSplit:
+        """Return the share of a client, counted from 0, in a round; None is what it holds in the end."""
+        drifted = self._drifted
+        late = drifted is not None and (round_number is None or round_number >= drifted.at_round)
+        own = drifted.partition if drifted is not None and late and client in drifted.clients else self.partition
+        return own.client_indices(client)
 
     def test_pixels(self) -> Tensor:
         """Return all test images as pixel values [samples, channels, height, width]."""
         return to_pixel_values(self.dataset.test_images, self._preprocessing)
 
 
-def make_fleet_data(config: Config, clients: int, facts: InputFacts) -> FleetData:
-    """Return the data of a fleet of `clients` from a run configuration. Raises UserError."""
+def make_fleet_data(
+    config: Config, clients: int, facts: InputFacts, *, drifting: frozenset[int] = frozenset(), at_round: int = 0
+) -> FleetData:
+    """Return the data of a fleet of `clients` from a run configuration. Raises UserError.
+
+    drifting: clients that from round `at_round` on hold what they would hold under another seed.
+    """
     if facts.preprocessing is None:
         raise UserError("this model does not take images; simulated fleets hold images")
     defaults = PartitionSettings()
@@ -58,7 +88,11 @@ def make_fleet_data(config: Config, clients: int, facts: InputFacts) -> FleetDat
         natural=settings.kind == "natural",
         seed=settings.seed,
     )
-    return FleetData(dataset, make_partition(dataset, settings), facts.preprocessing)
+    drifted = None
+    if drifting:
+        later = make_partition(dataset, replace(settings, seed=settings.seed + _DRIFT_SEED))
+        drifted = Drifted(later, drifting, at_round)
+    return FleetData(dataset, make_partition(dataset, settings), facts.preprocessing, drifted)
 
 
 def load(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:

@@ -7,6 +7,8 @@ from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.sensing import ProbeSamples
 
+DATA = bytes(32)
+
 
 def mode(path) -> int:
     return path.stat().st_mode & 0o777
@@ -14,7 +16,7 @@ def mode(path) -> int:
 
 def test_only_the_owner_can_read(tmp_path):
     state = ClientState(tmp_path / "a" / "b")
-    state.save_samples(1, ProbeSamples(np.eye(2), np.ones(2)))
+    state.save_samples(1, ProbeSamples(np.eye(2), np.ones(2)), data=DATA)
     state.add_record(1, {"evaluations": 2})
     assert mode(state.folder) == 0o700
     assert mode(state.path("samples")) == 0o700
@@ -23,22 +25,29 @@ def test_only_the_owner_can_read(tmp_path):
 
 def test_samples_of_the_last_plan_come_back_and_a_second_attempt_replaces_the_first(tmp_path):
     state = ClientState(tmp_path)
-    assert state.load_samples(9, 3) is None
+    assert state.load_samples(9, 3, data=DATA) is None
     for attempt in range(2):
-        state.save_samples(1, ProbeSamples(np.eye(3)[:1], np.array([0.5])))
-        state.save_samples(3, ProbeSamples(np.eye(3)[:2], np.array([1.0, 2.0]) + attempt))
-    found = state.load_samples(3, 3)
+        state.save_samples(1, ProbeSamples(np.eye(3)[:1], np.array([0.5])), data=DATA)
+        state.save_samples(3, ProbeSamples(np.eye(3)[:2], np.array([1.0, 2.0]) + attempt), data=DATA)
+    found = state.load_samples(3, 3, data=DATA)
     assert (found.design.tolist(), found.measurements.tolist()) == ([[1, 0, 0]], [0.5])
-    assert state.load_samples(4, 3).measurements.tolist() == [2.0, 3.0]
-    assert state.load_samples(4, 99) is None
+    assert state.load_samples(4, 3, data=DATA).measurements.tolist() == [2.0, 3.0]
+    assert state.load_samples(4, 99, data=DATA) is None
+
+
+def test_samples_measured_on_other_data_do_not_come_back(tmp_path):
+    state = ClientState(tmp_path)
+    state.save_samples(1, ProbeSamples(np.eye(3)[:1], np.array([0.5])), data=DATA)
+    assert state.load_samples(2, 3, data=bytes([1]) * 32) is None
+    assert state.load_samples(2, 3, data=DATA) is not None
 
 
 def test_samples_do_not_pile_up(tmp_path):
     state = ClientState(tmp_path)
     for version in range(1, 30):
-        state.save_samples(version, ProbeSamples(np.eye(2)[:1], np.array([float(version)])))
-    assert state.load_samples(99, 2).measurements.tolist() == [29.0]
-    assert state.load_samples(29, 2).measurements.tolist() == [28.0]
+        state.save_samples(version, ProbeSamples(np.eye(2)[:1], np.array([float(version)])), data=DATA)
+    assert state.load_samples(99, 2, data=DATA).measurements.tolist() == [29.0]
+    assert state.load_samples(29, 2, data=DATA).measurements.tolist() == [28.0]
     assert len(list(state.path("samples").iterdir())) == 3
 
 
