@@ -14,7 +14,7 @@ from simulations.report import figures
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
 # Nothing may be loaded from anywhere: a browser refuses what the page does not hold itself.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2937; margin: 0 auto; max-width: 62rem; padding: 1rem; }
@@ -70,7 +70,7 @@ def page(report: Mapping[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><h1>{html.escape(title)}</h1><p class="lead">{html.escape(headline(report))}</p>'
         f"<h2>Summary</h2>{_table(('', ''), summary_figures(report['summary']))}"

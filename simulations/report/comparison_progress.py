@@ -1,0 +1,66 @@
+"""What a comparison shows while it goes: a bar of cells on a terminal, a plain line a cell elsewhere."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from simulations.comparison.run import Progress
+from simulations.report.comparison_table import cell_name
+
+# Drawing costs processor time that the cells could use.
+_DRAWN_PER_SECOND = 1.0
+
+
+class ComparisonProgress:
+    """Shows a comparison on `console` (standard error, so that results can be piped); failures always have a line."""
+
+    def __init__(self, console: Console) -> None:
+        """Set up the bar; it is drawn only on a terminal."""
+        self._console = console
+        self.done = self.total = 0
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            refresh_per_second=_DRAWN_PER_SECOND,
+        )
+        self._task = self._bar.add_task("cells", total=None)
+
+    def __enter__(self) -> Self:
+        """Start the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def started(self, cached: int, total: int) -> None:
+        """Tell how many of `total` cells are there from before."""
+        self.done, self.total = cached, total
+        self._bar.update(self._task, total=total, completed=cached)
+        if cached:
+            self._say(f"{cached} of {total} cells are there already")
+
+    def show(self, progress: Progress) -> None:
+        """Tell that a cell is done or has failed."""
+        self.done = progress.done - (1 if progress.error else 0)
+        self._bar.update(self._task, completed=progress.done, description=progress.cell.method)
+        name = cell_name(progress.cell.method, progress.point, progress.cell.seed)
+        if progress.error:
+            self._say(f"cell {progress.done} of {progress.total} failed: {name}: {progress.error} ({progress.trace})")
+        elif not self._console.is_terminal:
+            self._say(f"cell {progress.done} of {progress.total}: {name}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""A comparison's figures along a sweep: lines over numbers, heat maps over names; the other settings stay as chosen."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from simulations.report.comparison_figures import add_strip, belongs, finish, hover_text, symbol
+from simulations.report.comparison_marks import Mark, method_marks
+from simulations.report.comparison_metrics import (
+    Row,
+    Summary,
+    estimate,
+    format_estimate,
+    interval,
+    is_arm,
+    mean,
+    ordered_methods,
+)
+
+_WITHOUT = ("none", "benign", "", None, False)
+# Two ends that every kind of colour vision tells apart, white in the middle: Okabe and Ito's vermilion and blue.
+_DIVERGING = [[0, "#d55e00"], [0.5, "#ffffff"], [1, "#0072b2"]]
+
+
+def swept(summary: Summary) -> list[str]:
+    """Return the settings that were swept over at least two values."""
+    return [key for key, values in (summary.get("sweep") or {}).items() if len(values) > 1]
+
+
+def is_numeric(values: Sequence[Any]) -> bool:
+    """Say whether all values of a sweep are numbers, which have an axis."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def value_name(value: Any) -> str:
+    """Write a swept value as a user writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def slices(summary: Summary, key: str) -> list[list[int]]:
+    """Return the points of the sweep in sets that differ in `key` alone, each in the order of the swept values."""
+    found: dict[str, dict[str, int]] = {}
+    for number, point in enumerate(summary["points"]):
+        others = {name: value for name, value in point["settings"].items() if name != key}
+        found.setdefault(json.dumps(others, sort_keys=True), {})[value_name(point["settings"].get(key))] = number
+    order = [value_name(value) for value in summary["sweep"][key]]
+    return [[points[value] for value in order if value in points] for points in found.values()]
+
+
+def lines_over(summary: Summary, key: str, metric: str, up: str) -> go.Figure:
+    """Draw a share (%) over a numeric setting: a line a method, its 95 % interval as a band."""
+    figure, marks, table = go.Figure(), method_marks(summary), _indexed(summary)
+    for points in slices(summary, key):
+        for method in ordered_methods(summary):
+            rows = [(_setting(summary, point, key), table.get((point, method))) for point in points]
+            known = [(float(x), row) for x, row in sorted(rows, key=lambda pair: float(pair[0])) if row is not None]
+            known = [(x, row) for x, row in known if estimate(row, metric) is not None]
+            if known:
+                _add_line(figure, belongs(method, points), marks[method], known, metric)
+    return finish(figure, escape(key), up)
+
+
+def _add_line(
+    figure: go.Figure, meta: dict[str, Any], mark: Mark, known: Sequence[tuple[float, Row]], metric: str
+) -> None:
+    band = [(x, interval(estimate(row, metric) or {})) for x, row in known]
+    ends = [(x, found) for x, found in band if found is not None]
+    if len(ends) > 1:
+        figure.add_scatter(
+            x=[x for x, _ in ends] + [x for x, _ in reversed(ends)],
+            y=[100 * high for _, (_, high) in ends] + [100 * low for _, (low, _) in reversed(ends)],
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor=mark.faint(0.13),
+            hoverinfo="skip",
+            meta=meta,
+        )
+    figure.add_scatter(
+        x=[x for x, _ in known],
+        y=[100 * (mean(row, metric) or 0.0) for _, row in known],
+        mode="lines+markers",
+        line={"color": mark.colour, "width": 2, "dash": "dot" if is_arm(meta["method"]) else "solid"},
+        marker=symbol(mark, 10),
+        customdata=[hover_text(row) for _, row in known],
+        hovertemplate="%{customdata}<extra></extra>",
+        meta=meta,
+    )
+
+
+def differences_over(summary: Summary, key: str) -> go.Figure:
+    """Draw methods down and a setting's values across: points of accuracy gained or lost against `reference_value`."""
+    figure, reference = go.Figure(), value_name(reference_value(summary["sweep"][key]))
+    table, largest = _indexed(summary), 0.01
+    for points in slices(summary, key):
+        names = [value_name(_setting(summary, point, key)) for point in points]
+        if reference not in names:
+            continue
+        for method in ordered_methods(summary):
+            rows = [table.get((point, method)) for point in points]
+            accuracies = [None if row is None else mean(row, "personal_accuracy") for row in rows]
+            base = accuracies[names.index(reference)]
+            differences = [None if base is None or one is None else one - base for one in accuracies]
+            largest = max([largest, *(abs(difference) for difference in differences if difference is not None)])
+            add_strip(
+                figure,
+                method,
+                points,
+                across=[escape(name or '""', quote=False) for name in names],
+                values=[None if difference is None else 100 * difference for difference in differences],
+                texts=[
+                    _cell(name == reference, *pair) for name, *pair in zip(names, differences, accuracies, strict=True)
+                ],
+                lines=[_told(name, row, reference) for name, row in zip(names, rows, strict=True)],
+            )
+    bar = {"title": {"text": "points"}, "thickness": 12}
+    ends = {"cmin": -100 * largest, "cmax": 100 * largest}
+    figure.update_layout(coloraxis={"colorscale": _DIVERGING, **ends, "colorbar": bar})
+    figure.update_xaxes(type="category", tickangle=-45)
+    return finish(figure, escape(key), "", row_height=34)
+
+
+def reference_value(values: Sequence[Any]) -> Any:
+    """Return the value that the others are held against: the one that means "without", else the first."""
+    return next((value for value in values if value in _WITHOUT), values[0])
+
+
+def _cell(is_reference: bool, difference: float | None, accuracy: float | None) -> str:
+    if is_reference:
+        return "-" if accuracy is None else f"{100 * accuracy:.1f} %"
+    return "-" if difference is None else f"{100 * difference:+.1f}"
+
+
+def _told(name: str, row: Row | None, reference: str) -> str:
+    found = None if row is None else estimate(row, "personal_accuracy")
+    held = "" if name == reference else f"<br>shown: the difference of the means from {escape(reference)}"
+    return f"{escape(name)}: accuracy {format_estimate(found, 'share')}{held}"
+
+
+def _setting(summary: Summary, point: int, key: str) -> Any:
+    return summary["points"][point]["settings"].get(key)
+
+
+def _indexed(summary: Summary) -> dict[tuple[int, str], Row]:
+    return {(row["point"], row["method"]): row for row in summary["rows"]}

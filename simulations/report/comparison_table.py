@@ -1,0 +1,81 @@
+"""What a comparison prints at its end, as Rich tables from the dictionary of summary.json."""
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from simulations.report.comparison_metrics import (
+    KINDS,
+    Row,
+    Summary,
+    estimate,
+    format_estimate,
+    format_value,
+    mean,
+    method_label,
+    point_rows,
+)
+
+# Narrow enough for 80 columns: what it is worth with intervals, then what it costs as means.
+_WORTH = (("personal_accuracy", "accuracy, %"), ("worst_decile", "worst tenth"), ("difference", "difference, points"))
+_COSTS = (
+    ("weights_kept", "kept"),
+    ("bytes", "size"),
+    ("evaluations", "evals"),
+    ("uplink_bytes", "up/round"),
+    ("rounds_to_target", "rounds"),
+    ("cpu_seconds", "CPU"),
+)
+
+
+def comparison_tables(summary: Summary) -> Iterator[Table]:
+    """Yield for each point of the sweep a table of accuracies with 95 % intervals and one of costs."""
+    for number, point in enumerate(summary["points"]):
+        rows = point_rows(summary, number)
+        yield _worth(rows, f"{point['label']}: mean over {_count(len(summary['seeds']), 'seed')}, 95 % interval")
+        yield _costs(rows, f"{point['label']}: costs, means")
+
+
+def failed_lines(summary: Summary) -> list[str]:
+    """Return a line for each failed cell: where in the comparison it stood and what went wrong."""
+    return [
+        f"{cell_name(row['method'], summary['points'][row['point']]['label'], failed['seed'])}: {failed['error']}"
+        for row in summary["rows"]
+        for failed in row["failed"]
+    ]
+
+
+def cell_name(method: str, point: str, seed: int) -> str:
+    """Return what a cell is called."""
+    return f"{method}, {point}, seed {seed}"
+
+
+def _worth(rows: list[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("method", overflow="fold")
+    for _, heading in _WORTH:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        figures = [format_estimate(estimate(row, name), KINDS[name]).replace(" %", "") for name, _ in _WORTH]
+        table.add_row(_name(row), *figures)
+    return table
+
+
+def _costs(rows: list[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("method", overflow="fold")
+    for _, heading in _COSTS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(_name(row), *(format_value(mean(row, name), KINDS[name]) for name, _ in _COSTS))
+    return table
+
+
+def _name(row: Row) -> str:
+    failed = len(row["failed"])
+    return method_label(row["method"]) + (f" ({_count(failed, 'cell')} failed)" if failed else "")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
