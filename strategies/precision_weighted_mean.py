@@ -2,21 +2,20 @@
 
 import numpy as np
 
-from personalization.statistics import StatisticsLayout
 from strategies.base import Strategy, Vector
 
 
 class PrecisionWeightedMean(Strategy):
-    """Inverse-variance weighting: sensitivity = sum(p * s) / sum(p) for each atom.
+    """Inverse-variance weighting (Cochran 1937, "Problems arising in the analysis of a series of similar experiments").
 
-    A vector carries p and p * s, so that the mean of both, divided, is that: mean(p * s) / mean(p). An atom that
-    nobody measured keeps precision 0. The other fields are plain means.
+    Sensitivity = sum(p * s) / sum(p) for each atom; whatever is not a sensitivity weighs 1 and becomes a plain mean.
     """
 
     name = "precision-weighted-mean"
+    balanced = False
 
-    def reduce(self, vectors: Vector, layout: StatisticsLayout) -> Vector:
-        """Return the mean [statistics] of `vectors` [clients, statistics]."""
-        # Sorted, because a floating-point sum depends on its order and the result must not depend on who came first.
-        mean = np.sort(vectors, axis=0).mean(axis=0)
-        return np.asarray(np.clip(mean, vectors.min(axis=0), vectors.max(axis=0)), dtype=np.float64)
+    def reduce(self, values: Vector, weights: Vector) -> Vector:
+        """Return the weighted mean [statistics] of `values`; 0 where nobody has any weight."""
+        total = weights.sum(axis=0)
+        weighted = (weights * values).sum(axis=0)
+        return np.asarray(np.divide(weighted, total, out=np.zeros_like(total), where=total > 0.0))
