@@ -64,7 +64,8 @@ def believed(vectors: Vector, layout: StatisticsLayout, plan: Plan) -> Vector:
     fields = split(vectors, layout)
     evidence = fields.precision.sum(0)
     known = evidence > 0
-    mean = np.divide((fields.precision * fields.sensitivity).sum(0), evidence, out=np.zeros(layout.atoms), where=known)
+    mean = np.zeros(layout.atoms)
+    mean[known] = (fields.precision * fields.sensitivity).sum(0)[known] / evidence[known]
     if plan.prior is not None:
         from_prior = ~known & (plan.prior.precision > 0)
         mean[from_prior] = to_wire(plan.prior.sensitivity)[from_prior]
