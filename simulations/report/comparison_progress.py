@@ -15,12 +15,15 @@ _DRAWN_PER_SECOND = 1.0
 
 
 class ComparisonProgress:
-    """Shows a comparison on `console` (standard error, so that results can be piped); failures always have a line."""
+    """Shows a comparison on `console` (standard error, so that results can be piped); failures always have a line.
+
+    kept: how many cells are done by now, of `total`.
+    """
 
     def __init__(self, console: Console) -> None:
         """Set up the bar; it is drawn only on a terminal."""
         self._console = console
-        self.done = self.total = 0
+        self.kept = self.total = 0
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -47,14 +50,14 @@ class ComparisonProgress:
 
     def started(self, cached: int, total: int) -> None:
         """Tell how many of `total` cells are there from before."""
-        self.done, self.total = cached, total
+        self.kept, self.total = cached, total
         self._bar.update(self._task, total=total, completed=cached)
         if cached:
             self._say(f"{cached} of {total} cells are there already")
 
     def show(self, progress: Progress) -> None:
         """Tell that a cell is done or has failed."""
-        self.done = progress.done - (1 if progress.error else 0)
+        self.kept += not progress.error
         self._bar.update(self._task, completed=progress.done, description=progress.cell.method)
         name = cell_name(progress.cell.method, progress.point, progress.cell.seed)
         if progress.error:

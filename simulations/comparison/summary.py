@@ -1,0 +1,136 @@
+"""summary.json: every method at every point of the sweep, as means with intervals."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simulations.comparison.cells import Cell, method_kind
+from simulations.comparison.intervals import client_mean, estimate, worst_decile
+from simulations.comparison.measures import CLIENT_METRICS, RUN_METRICS, Measures, measure
+from simulations.comparison.plan import Comparison
+from simulations.versions import versions
+
+METRICS = ("personal_accuracy", "worst_decile", "difference", *list(CLIENT_METRICS)[1:], *RUN_METRICS)
+_LATE_METRICS = ("personal_accuracy", "evaluations")
+
+
+@dataclass
+class Collected:
+    """What all cells of a comparison came to, gathered one by one so that no whole result has to stay in memory.
+
+    measures: by point, method and seed. settings: the same, of the cells that are done. failed: one line a failed cell.
+    """
+
+    comparison: Comparison
+    measures: dict[tuple[int, str, int], Measures] = field(default_factory=dict)
+    settings: dict[tuple[int, str, int], dict[str, Any]] = field(default_factory=dict)
+    failed: dict[tuple[int, str, int], str] = field(default_factory=dict)
+    model: dict[str, Any] | None = None
+
+    def add(self, point: int, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Take the result of a cell."""
+        where = (point, cell.method, cell.seed)
+        self.measures[where] = measure(result, target_loss=self.comparison.scenario.target_loss)
+        self.settings[where] = {key: value for key, value in result["settings"].items() if key != "seed"}
+        self.model = self.model or dict(result["model"])
+
+
+def summarize(collected: Collected, *, command: str) -> dict[str, Any]:
+    """Return what summary.json holds; see docs/comparing.md.
+
+    command: how to get the same again.
+    """
+    comparison = collected.comparison
+    common = _common(list(collected.settings.values()))
+    return {
+        "scenario": comparison.scenario.to_dict(),
+        "seeds": list(comparison.seeds),
+        "methods": list(comparison.methods),
+        "sweep": {key: list(values) for key, values in comparison.sweep.items()},
+        "points": [{"settings": dict(point.settings), "label": point.label} for point in comparison.points],
+        "model": collected.model,
+        "rows": [
+            _row(collected, point, method, common)
+            for point in range(len(comparison.points))
+            for method in comparison.methods
+        ],
+        "settings": common,
+        "versions": versions(),
+        "command": command,
+    }
+
+
+def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    seeds, first = collected.comparison.seeds, collected.comparison.methods[0]
+    cells = {s: collected.measures[point, method, s] for s in seeds if (point, method, s) in collected.measures}
+    reference = {s: collected.measures[point, first, s] for s in cells if (point, first, s) in collected.measures}
+    settings = _common([collected.settings[point, method, seed] for seed in cells])
+    failed = [(seed, collected.failed.get((point, method, seed))) for seed in seeds]
+    failures: Counter[str] = Counter()
+    for cell in cells.values():
+        failures.update(cell.failures)
+    return {
+        "point": point,
+        "method": method,
+        "kind": method_kind(method),
+        "cells": len(cells),
+        "failed": [{"seed": seed, "error": error} for seed, error in failed if error is not None],
+        "metrics": _metrics(cells, reference if method != first else {}),
+        "personal_share": _personal_share(list(cells.values())),
+        "late": _late(list(cells.values())),
+        "failures": dict(sorted(failures.items())),
+        "reached": _mean([cell.reached for cell in cells.values() if cell.reached is not None]),
+        "settings": {key: value for key, value in settings.items() if key not in common},
+    }
+
+
+def _metrics(cells: Mapping[int, Measures], reference: Mapping[int, Measures]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for name in METRICS:
+        statistic = worst_decile if name == "worst_decile" else client_mean
+        found = estimate(list(_values(name, cells, reference)), statistic)
+        metrics[name] = None if found is None else found.to_json()
+    return metrics
+
+
+def _values(name: str, cells: Mapping[int, Measures], reference: Mapping[int, Measures]) -> Iterator[list[float]]:
+    """Yield the values of each seed's clients."""
+    for seed, cell in cells.items():
+        if name in RUN_METRICS:
+            value = cell.run[name]
+            yield [] if value is None else [value]
+        elif name == "difference":
+            if seed in reference:
+                own, other = cell.clients["personal_accuracy"], reference[seed].clients["personal_accuracy"]
+                yield [own[client] - other[client] for client in sorted(own.keys() & other.keys())]
+        else:
+            yield list(cell.clients["personal_accuracy" if name == "worst_decile" else name].values())
+
+
+def _late(cells: Sequence[Measures]) -> dict[str, Any] | None:
+    if not any(cell.late for cell in cells):
+        return None
+    late: dict[str, Any] = {}
+    for name in _LATE_METRICS:
+        found = estimate([[v for client, v in cell.clients[name].items() if client in cell.late] for cell in cells])
+        late[name] = None if found is None else found.to_json()
+    return late
+
+
+def _personal_share(cells: Sequence[Measures]) -> list[float]:
+    shares = [cell.personal for cell in cells if cell.personal]
+    return np.mean(shares, axis=0).tolist() if shares else []
+
+
+def _mean(values: Sequence[bool]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that are the same in all of `settings`."""
+    if not settings:
+        return {}
+    return {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
