@@ -135,7 +135,8 @@ class Scenario:
         if len(named) > 1:
             raise UserError(f"setting {name!r}: could be any of {', '.join(named)}; give the full name")
         if not named:
-            raise unknown("setting", name, paths)
+            known = paths if "." in name else [path.split(".")[-1] for path in paths]
+            raise unknown("setting", name, dict.fromkeys(known))
         return named[0]
 
     def with_setting(self, name: str, value: object) -> "Scenario":
