@@ -54,6 +54,7 @@ def make_row(point: int, method: str, number: int, rng: np.random.Generator, **c
         "personal_share": [] if arm else [float(share) for share in rng.random(len(LAYERS)).round(2)],
         "late": None if arm else {"personal_accuracy": spread(0.88, 0.01), "evaluations": spread(4.0, 0.0)},
         "failures": {} if arm else {"timeout": 2 + number},
+        "settings": {} if arm else {"groups": number + 1},
         "reached": 0.0 if metrics["rounds_to_target"] is None else 0.8,
         **changes,
     }
@@ -91,7 +92,7 @@ def make_summary(
 
 def without_metrics(summary: dict[str, Any]) -> dict[str, Any]:
     """The same comparison after every run of it has failed."""
-    failed: dict[str, Any] = json.loads(json.dumps(summary))
+    failed: dict[str, Any] = {**json.loads(json.dumps(summary)), "model": None, "settings": {}}
     for row in failed["rows"]:
         row["metrics"] = dict.fromkeys(row["metrics"])
         row.update(cells=0, personal_share=[], late=None, failures={}, reached=None)

@@ -27,7 +27,9 @@ from simulations.report.comparison_metrics import (
 from simulations.report.units import format_bytes
 
 NEUTRAL, DENSE = "#eef1f5", "#6b7280"
-_LABEL_LENGTH = 18
+_LABEL_LENGTH = 24
+# Keeps a text off the axis and the mark beside which it stands.
+_EN_SPACE = "\u2002"
 
 
 def accuracy_by_method(summary: Summary) -> go.Figure:
@@ -40,7 +42,7 @@ def accuracy_by_method(summary: Summary) -> go.Figure:
         _add_dot(figure, point, row, "worst_decile", 100, tick, mark.faint(0.45))
         _add_dot(figure, point, row, "dense_fitted_accuracy", 100, cross, None)
         _add_dot(figure, point, row, "personal_accuracy", 100, symbol(mark, 11), mark.colour)
-    return finish(figure, "accuracy on own test images (%)", "", row_height=34)
+    return finish(figure, "accuracy (%)", "", row_height=28)
 
 
 def difference_by_method(summary: Summary) -> go.Figure:
@@ -50,7 +52,7 @@ def difference_by_method(summary: Summary) -> go.Figure:
         mark = marks[row["method"]]
         _add_dot(figure, point, row, "difference", 100, symbol(mark, 11), mark.colour)
     figure.update_xaxes(zeroline=True, zerolinecolor=DENSE, zerolinewidth=1.5)
-    return finish(figure, "points of accuracy more than the first", "", row_height=30)
+    return finish(figure, "points of accuracy", "", row_height=26)
 
 
 def accuracy_against_size(summary: Summary) -> go.Figure:
@@ -61,7 +63,7 @@ def accuracy_against_size(summary: Summary) -> go.Figure:
         if size is not None and accuracy is not None:
             _add_pair(figure, point, row, marks[row["method"]], (size, 1e-6), accuracy)
     figure.update_layout(meta={"front": True})
-    return finish(figure, "size of a personal model (MB)", "accuracy on own test images (%)")
+    return finish(figure, "size of a personal model (MB)", "accuracy (%)")
 
 
 def accuracy_against_uplink(summary: Summary) -> go.Figure:
@@ -82,7 +84,7 @@ def accuracy_against_uplink(summary: Summary) -> go.Figure:
     figure.update_xaxes(
         type="log", tickvals=[none, *powers], ticktext=["none", *(format_bytes(count) for count in powers)]
     )
-    return finish(figure, "bytes up per client, whole run (log scale)", "accuracy on own test images (%)")
+    return finish(figure, "bytes up per client (log scale)", "accuracy (%)")
 
 
 def evaluations_by_method(summary: Summary) -> go.Figure:
@@ -92,7 +94,7 @@ def evaluations_by_method(summary: Summary) -> go.Figure:
         mark = marks[row["method"]]
         _add_dot(figure, point, row, "evaluations", 1, symbol(mark, 11), mark.colour)
     figure.update_xaxes(rangemode="tozero")
-    return finish(figure, "evaluations per client", "", row_height=30)
+    return finish(figure, "evaluations per client", "", row_height=26)
 
 
 def rounds_to_target(summary: Summary) -> go.Figure:
@@ -107,13 +109,13 @@ def rounds_to_target(summary: Summary) -> go.Figure:
                 x=[0],
                 y=[axis_label(row["method"])],
                 mode="text",
-                text=["never" if reached == 0 else "not measured"],
+                text=[_EN_SPACE + ("never" if reached == 0 else "not measured")],
                 textposition="middle right",
                 hoverinfo="skip",
                 meta=belongs(row["method"], [point]),
             )
     figure.update_xaxes(rangemode="tozero")
-    return finish(figure, "rounds until the target is reached", "", row_height=30)
+    return finish(figure, "rounds", "", row_height=26)
 
 
 def time_by_method(summary: Summary) -> go.Figure:
@@ -125,12 +127,12 @@ def time_by_method(summary: Summary) -> go.Figure:
         _add_dot(figure, point, row, "cpu_seconds", 1, open_square, mark.faint(0.45))
         _add_dot(figure, point, row, "wall_seconds", 1, symbol(mark, 11), mark.colour)
     figure.update_xaxes(rangemode="tozero")
-    return finish(figure, "seconds for a whole run", "", row_height=30)
+    return finish(figure, "seconds", "", row_height=26)
 
 
 def personal_layers(summary: Summary) -> go.Figure:
     """Draw methods down and layers across: the share of clients to which a layer is personal."""
-    figure, layers = go.Figure(), list(summary["model"].get("layer_names") or [])
+    figure, layers = go.Figure(), list((summary.get("model") or {}).get("layer_names") or [])
     for point, row in _rows(summary):
         shares = row.get("personal_share")
         if shares and len(shares) == len(layers):
@@ -146,10 +148,11 @@ def personal_layers(summary: Summary) -> go.Figure:
                 ],
             )
     figure.update_layout(
-        coloraxis={"colorscale": [[0, NEUTRAL], [1, "#0072b2"]], "cmin": 0, "cmax": 1, "showscale": False}
+        coloraxis={"colorscale": [[0, NEUTRAL], [1, "#0072b2"]], "cmin": 0, "cmax": 1, "showscale": False},
+        meta={"strips": True},
     )
     figure.update_xaxes(type="category", tickangle=-60)
-    return finish(figure, "layer", "", row_height=26)
+    return finish(figure, "layer", "", row_height=24)
 
 
 def _rows(summary: Summary) -> list[tuple[int, Row]]:
@@ -157,7 +160,7 @@ def _rows(summary: Summary) -> list[tuple[int, Row]]:
 
 
 def _reached(share: float | None) -> str:
-    return "" if share is None or share >= 1 else f"in {100 * share:.0f} % of the runs"
+    return "" if share is None or share >= 1 else f"{100 * share:.0f} %"
 
 
 def belongs(method: str | None, points: Sequence[int]) -> dict[str, Any]:
@@ -223,8 +226,8 @@ def _add_dot(
         y=[axis_label(row["method"])],
         error_x=None if bar is None else error_bar(found, factor, bar),
         mode="markers+text" if note else "markers",
-        text=[note],
-        textposition="top center",
+        text=[note + 2 * _EN_SPACE],
+        textposition="middle left",
         textfont={"size": 11},
         marker=marker,
         customdata=["<br>".join([hover_text(row), *(line for line in more if line not in hover_text(row))])],
@@ -261,7 +264,7 @@ def add_strip(
     lines: Sequence[str],
     texts: Sequence[str] | None = None,
 ) -> None:
-    """Add one method's line of a heat map: a trace of its own, so that it can be taken out of the figure."""
+    """Add one method's line of a heat map as a trace of its own; the page's script joins those that are shown."""
     label = axis_label(method)
     figure.add_heatmap(
         z=[list(values)],
@@ -295,5 +298,5 @@ def finish(figure: go.Figure, across: str, up: str, *, row_height: int | None = 
     figure.update_xaxes(title=across, automargin=True, fixedrange=True)
     figure.update_yaxes(title=up or None, automargin=True, fixedrange=True)
     if row_height is not None:
-        figure.update_yaxes(type="category", autorange="reversed")
+        figure.update_yaxes(type="category", tickfont={"size": 12})
     return figure

@@ -29,6 +29,24 @@ def headline(summary: Summary, point: int) -> str:
     return " ".join(sentences)
 
 
+def worst_case(summary: Summary) -> str:
+    """Return which strategy is best where it is worst, over all points of a sweep; nothing where there is no sweep."""
+    lowest: dict[str, tuple[float, int]] = {}
+    for row in summary["rows"]:
+        accuracy = mean(row, "personal_accuracy")
+        if not is_arm(row["method"]):
+            found = (-1.0 if accuracy is None else accuracy, row["point"])
+            lowest[row["method"]] = min(lowest.get(row["method"], found), found)
+    complete = {method: found for method, found in lowest.items() if found[0] >= 0}
+    if len(summary["points"]) < 2 or not complete:
+        return ""
+    method, (accuracy, point) = max(complete.items(), key=lambda pair: pair[1][0])
+    return (
+        f"Over all {len(summary['points'])} settings {method_label(method)} has the best worst case: "
+        f"{format_value(accuracy, 'share')}, at {summary['points'][point]['label']}."
+    )
+
+
 def _accuracy(row: Row) -> float:
     return mean(row, "personal_accuracy") or 0.0
 
@@ -56,7 +74,8 @@ def _lead(best: Row, first: str) -> str:
         return f"How far it is from {first}, the reference, was not measured."
     points, span = format_value(found["mean"], "points"), format_interval(found, "points")
     if ends[0] > 0:
-        return f"On the same clients and seeds it beats {first}, the reference, by {points} points ({span})."
+        lead = f"{points} points ({span})".replace("+", "")
+        return f"On the same clients and seeds it beats {first}, the reference, by {lead}."
     return f"Against {first}, the reference, that is {points} points ({span}): no more than chance can do."
 
 

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from personalization.files import write_atomically
 from simulations.report import comparison_figures as figures
 from simulations.report import comparison_tables as tables
-from simulations.report.comparison_headline import headline
+from simulations.report.comparison_headline import headline, worst_case
 from simulations.report.comparison_metrics import WEIGHT_ARMS, WEIGHT_MARK, Summary, is_arm, method_label
 from simulations.report.comparison_script import SCRIPT, STYLE
 from simulations.report.comparison_sweeps import (
@@ -31,6 +31,7 @@ class _Section:
     text: str
     draw: Callable[[Summary], go.Figure]
     legend: bool = False
+    wide: bool = False
 
 
 _ACCURACY = (
@@ -68,7 +69,7 @@ _COSTS = (
     _Section(
         "Rounds to target",
         "The first round in which the sampled clients come within {target} of their dense model with its head "
-        "fitted; the mean is over the runs that do.",
+        "fitted; the mean is over the runs that do. A share beside a mark says how many do, where not all.",
         figures.rounds_to_target,
     ),
     _Section(
@@ -86,13 +87,14 @@ _COSTS = (
 )
 _LATE = "Clients that appear after the fleet has begun: what they reach, and what the fleet's prior spares them."
 _FAILURES = "Replies that the server did not reduce, over all runs of a method. An invalid one is refused whole."
+_OWN = "What the methods do not share, at the setting chosen above."
 # The sections whose text has a place for a fact of this comparison.
 _TOLD = (figures.difference_by_method, figures.rounds_to_target)
 
 
 def write_comparison(summary: Summary, out: Path) -> None:
     """Write the page for `summary` (the dictionary of summary.json) to the file `out`, whole or not at all."""
-    write_atomically(out, comparison_page(summary).encode())
+    write_atomically(out, comparison_page(summary).encode(), mode=0o644)
 
 
 def comparison_page(summary: Summary) -> str:
@@ -114,6 +116,7 @@ def comparison_page(summary: Summary) -> str:
         f"{_rows('Failed and refused replies', _FAILURES, tables.failures_table(summary))}"
         f"<section><h2>Settings and versions</h2><pre>{escape(str(summary.get('command') or ''))}</pre>"
         f"{tables.settings_table(summary)}</section>"
+        f"{_rows('Settings of each method', _OWN, tables.own_settings_table(summary))}"
         f'<script type="application/json" id="figures">{_payload(drawn)}</script><script>{SCRIPT}</script>'
         "</body></html>\n"
     )
@@ -138,10 +141,12 @@ def _introduction(summary: Summary) -> str:
 
 def _headlines(summary: Summary) -> str:
     labels = [f"{point['label']}: " if len(summary["points"]) > 1 else "" for point in summary["points"]]
-    return "".join(
+    each = "".join(
         f'<p class="lead" data-point="{point}">{escape(label + headline(summary, point))}</p>'
         for point, label in enumerate(labels)
     )
+    everywhere = worst_case(summary)
+    return each + (f"<p>{escape(everywhere)}</p>" if everywhere else "")
 
 
 def _notes(summary: Summary) -> str:
@@ -178,7 +183,7 @@ def _over_the_sweep(summary: Summary) -> list[_Section]:
         else:
             without = escape(value_name(reference_value(values)) or '""')
             text = f"Points of accuracy gained (blue) or lost (orange) against {without}, whose column is the accuracy."
-            sections.append(_Section(f"Accuracy by {name}", text, _difference_drawer(key)))
+            sections.append(_Section(f"Accuracy by {name}", text, _difference_drawer(key), wide=True))
     return sections
 
 
@@ -194,7 +199,7 @@ def _sections(summary: Summary, sections: Sequence[_Section], drawn: list[go.Fig
     parts = []
     told = {
         "first": escape(method_label(summary["methods"][0])),
-        "target": f"{100 * (summary['scenario'].get('target_loss') or 0.01):g} points",
+        "target": _points(100 * (summary["scenario"].get("target_loss") or 0.01)),
     }
     for section in sections:
         figure = section.draw(summary)
@@ -203,11 +208,15 @@ def _sections(summary: Summary, sections: Sequence[_Section], drawn: list[go.Fig
         text = section.text.format(**told) if section.draw in _TOLD else section.text
         legend = tables.legend(summary) if section.legend else ""
         parts.append(
-            f"<section><h2>{section.heading}</h2><p>{text}</p>{legend}"
-            f'<div id="figure-{len(drawn)}"></div><p class="note"></p></section>'
+            f"<section{' class=wide' if section.wide else ''}><h2>{section.heading}</h2><p>{text}</p>{legend}"
+            f'<div class="scroll"><div id="figure-{len(drawn)}"></div></div><p class="note"></p></section>'
         )
         drawn.append(figure)
     return "".join(parts)
+
+
+def _points(count: float) -> str:
+    return f"{count:g} point{'' if count == 1 else 's'}"
 
 
 def _payload(drawn: list[go.Figure]) -> str:

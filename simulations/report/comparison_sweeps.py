@@ -23,6 +23,8 @@ from simulations.report.comparison_metrics import (
 _WITHOUT = ("none", "benign", "", None, False)
 # Two ends that every kind of colour vision tells apart, white in the middle: Okabe and Ito's vermilion and blue.
 _DIVERGING = [[0, "#d55e00"], [0.5, "#ffffff"], [1, "#0072b2"]]
+# Pixels that the methods' names and one written number take.
+_LABEL_WIDTH, _CELL_WIDTH = 180, 52
 
 
 def swept(summary: Summary) -> list[str]:
@@ -116,11 +118,11 @@ def differences_over(summary: Summary, key: str) -> go.Figure:
                 ],
                 lines=[_told(name, row, reference) for name, row in zip(names, rows, strict=True)],
             )
-    bar = {"title": {"text": "points"}, "thickness": 12}
-    ends = {"cmin": -100 * largest, "cmax": 100 * largest}
-    figure.update_layout(coloraxis={"colorscale": _DIVERGING, **ends, "colorbar": bar})
+    ends = {"cmin": -100 * largest, "cmax": 100 * largest, "showscale": False}
+    wide = _LABEL_WIDTH + _CELL_WIDTH * len(summary["sweep"][key])
+    figure.update_layout(coloraxis={"colorscale": _DIVERGING, **ends}, meta={"strips": True, "minWidth": wide})
     figure.update_xaxes(type="category", tickangle=-45)
-    return finish(figure, escape(key), "", row_height=34)
+    return finish(figure, escape(key), "", row_height=26)
 
 
 def reference_value(values: Sequence[Any]) -> Any:

@@ -1,6 +1,7 @@
 """A comparison's tables and its controls as HTML; `data-method` and `data-point` tell the script what to hide."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -57,10 +58,7 @@ def legend(summary: Summary) -> str:
 def metrics_table(summary: Summary) -> str:
     """Return a line for each point and method with the mean and the 95 % interval of every metric."""
     marks = method_marks(summary)
-    lines = [
-        (row, [f"{swatch(marks[row['method']])}{escape(method_label(row['method']))}", *_figures(row)])
-        for row in _ordered(summary)
-    ]
+    lines = [(row, [f"{swatch(marks[row['method']])}{_named(row)}", *_figures(row)]) for row in _ordered(summary)]
     return _table(["", *(escape(label) for _, label, _ in METRICS)], lines, "wide")
 
 
@@ -82,7 +80,7 @@ def late_table(summary: Summary) -> str:
         (
             row,
             [
-                escape(method_label(row["method"])),
+                _named(row),
                 _figure(row["late"].get("personal_accuracy"), "share"),
                 _figure(row["late"].get("evaluations"), "count"),
             ],
@@ -95,7 +93,7 @@ def late_table(summary: Summary) -> str:
 def failures_table(summary: Summary) -> str:
     """Return the replies that failed or were refused, counted by their code, or nothing if there were none."""
     lines = [
-        (row, [escape(method_label(row["method"])), escape(code), str(count)])
+        (row, [_named(row), escape(code), str(count)])
         for row in _ordered(summary)
         for code, count in sorted((row.get("failures") or {}).items())
     ]
@@ -106,10 +104,10 @@ def failed_cells_table(summary: Summary) -> str:
     """Return the runs that broke off, each with its seed and its error, or nothing if there were none."""
     labels = [point["label"] for point in summary["points"]]
     lines = [
-        ({"method": row["method"]}, [escape(cell) for cell in cells])
+        ({"method": row["method"]}, [_named(row), *(escape(cell) for cell in cells)])
         for row in _ordered(summary)
         for failed in row.get("failed") or []
-        for cells in [(method_label(row["method"]), labels[row["point"]], str(failed["seed"]), str(failed["error"]))]
+        for cells in [(labels[row["point"]], str(failed["seed"]), str(failed["error"]))]
     ]
     return _table(["", "setting", "seed", "error"], lines, "words") if lines else ""
 
@@ -120,14 +118,36 @@ def settings_table(summary: Summary) -> str:
         "seeds": summary["seeds"],
         **_flat("scenario", summary["scenario"]),
         **_flat("", summary.get("settings") or {}),
-        **_flat("model", {k: v for k, v in summary["model"].items() if k != "layer_names"}),
+        **_flat("model", {k: v for k, v in (summary["model"] or {}).items() if k != "layer_names"}),
         **_flat("version", summary.get("versions") or {}),
     }
     lines: list[tuple[Row, list[str]]] = [
-        ({}, [escape(name), escape(value if isinstance(value, str) else json.dumps(value))])
-        for name, value in facts.items()
+        ({}, [_broken(name), escape(_written(value))]) for name, value in facts.items()
     ]
     return _table([], lines, "words")
+
+
+def _named(row: Row) -> str:
+    return _broken(method_label(row["method"]))
+
+
+def _broken(name: str) -> str:
+    """A name as HTML that may break where its parts join."""
+    return re.sub(r"([.+:=_-])", r"\1<wbr>", escape(name))
+
+
+def own_settings_table(summary: Summary) -> str:
+    """Return the hyper-parameters in which methods and points differ, or nothing if there are none."""
+    lines = [
+        (row, [_named(row), ", ".join(f"{_broken(name)}={escape(_written(value))}" for name, value in own.items())])
+        for row in _ordered(summary)
+        if (own := _flat("", row.get("settings") or {}))
+    ]
+    return _table([], lines, "words") if lines else ""
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
