@@ -103,12 +103,14 @@ def test_bundled_scenarios_are_what_their_names_say(name):
     assert set(given) == {"description", "fleet"} | tables.get(name, set())
 
 
-def test_the_bundled_scenarios_are_those_of_the_documents():
+def test_the_documents_name_all_bundled_scenarios_and_every_key():
     assert bundled_scenarios() == sorted(
         ["benign", "attack", "dropout", "non-iid", "nearly-iid", "late-joiners", "drift", "devices"]
     )
     text = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
     assert all(f"`{name}`" in text for name in bundled_scenarios())
+    keys = {path.split(".")[-1] for path in read_scenario("devices").setting_types()}
+    assert all(f"`{key}`" in text for key in keys)
 
 
 def test_relative_paths_start_at_the_file(tmp_path, monkeypatch):
