@@ -16,7 +16,7 @@ from simulations.conditions.settings import Conditions
 from strategies.protocol import read_plan, read_reply, reply_content
 
 REPLIED, DROPPED, STRAGGLER, ATTACKER, FAILED = "replied", "dropped", "straggler", "attacker", "failed"
-_DROPOUT, _STRAGGLER, _FORGE = range(3)  # what a random stream is for
+_DROPOUT, _STRAGGLER, _FORGE = range(1010, 1013)  # what a random stream is for, see roles.py
 Event = dict[str, int | str]
 
 

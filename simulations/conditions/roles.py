@@ -8,7 +8,9 @@ from personalization.errors import UserError
 from simulations.conditions.settings import Conditions
 from simulations.partition import largest_remainder
 
-_ATTACK, _DRIFT, _DEVICES = range(3)  # what a random stream is for
+# What a random stream is for. Far from the small numbers with which the server samples rounds and partitions are drawn:
+# the same stream would tie who attacks to who is asked.
+_ROLES, _DRIFT, _DEVICES = range(1000, 1003)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def assign_roles(conditions: Conditions, clients: int, seed: int) -> Roles:
             "there from the start and honest"
         )
     # Attackers come from one end of the order and latecomers from the other, so that neither moves the other.
-    order = np.random.default_rng([seed, _ATTACK]).permutation(clients).tolist()
+    order = np.random.default_rng([seed, _ROLES]).permutation(clients).tolist()
     attacking = frozenset(order[:attackers])
     candidates = [c for c in np.random.default_rng([seed, _DRIFT]).permutation(clients).tolist() if c not in attacking]
     return Roles(
