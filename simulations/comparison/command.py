@@ -9,12 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from simulations.comparison.cache import check_folder
-from simulations.comparison.plan import plan_comparison
+from simulations.comparison.comparison import Comparison
+from simulations.comparison.processes import call_apart
 from simulations.comparison.run import make_engine, run_comparison
 from simulations.report.comparison_page import write_comparison
 from simulations.report.comparison_progress import ComparisonProgress
 
 PAGE = "report.html"
+PLAN = "simulations.comparison.plan:plan_record"
 
 
 def compare(
@@ -38,9 +40,10 @@ def compare(
     """
     run_cells = make_engine(engine, jobs=(os.cpu_count() or 1) if jobs is None else jobs)
     check_folder(out)
-    comparison = plan_comparison(
-        strategies=strategies, arms=arms, scenario=scenario, sweeps=sweeps, seeds=seeds, first_seed=first_seed
-    )
+    texts = {"strategies": strategies, "arms": arms, "scenario": scenario, "sweeps": list(sweeps)}
+    # Apart, because what checks them needs torch: it is loaded once, where the cells' processes start from.
+    record = call_apart(PLAN, {**texts, "seeds": seeds, "first_seed": first_seed})
+    comparison = Comparison.from_record(record)
     words = ["fedsieve", "compare", "--strategies", strategies, "--arms", arms, "--scenario", scenario]
     words += [word for text in sweeps for word in ("--sweep", text)]
     words += ["--seeds", str(seeds), "--first-seed", str(first_seed), "--out", str(out)]

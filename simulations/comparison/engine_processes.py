@@ -1,21 +1,18 @@
 """Cells in parallel on this machine: worker processes with one thread each, none of whose deaths stops the others."""
 
 import json
-import multiprocessing
-import os
 import shutil
 import signal
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from simulations.comparison.cells import Cell
+from simulations.comparison.processes import start
 from simulations.comparison.queue import CellQueue
 from simulations.comparison.work import Outcome, compute
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # How long a process that has closed its end may take to end itself, so that its exit code is its own.
 _GRACE_SECONDS = 5.0
 
@@ -24,13 +21,7 @@ class _Worker:
     """A process that computes one cell after the other, and the cell that it is at."""
 
     def __init__(self, run_cell: str, scratch: Path) -> None:
-        # The fork server imports torch and all the rest once; workers start from there.
-        context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([run_cell.split(":")[0]])
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, run_cell, str(scratch)), daemon=True)
-        self.process.start()
-        theirs.close()
+        self.process, self.connection = start(_serve, run_cell, str(scratch))
         self.cell: Cell | None = None
 
     def give(self, cell: Cell) -> None:
@@ -61,29 +52,28 @@ def run_in_processes(
     A process that dies (killed, out of memory) fails its cell and is replaced. Closing the iterator ends all of them.
     """
     queue, workers = CellQueue(cells), list[_Worker]()
-    with _one_thread_each():
-        try:
-            for _ in range(min(jobs, len(cells))):
-                cell = queue.take(None)
-                if cell is not None:
-                    workers.append(_started(run_cell, scratch, cell))
-            while workers:
-                ready = wait([worker.connection for worker in workers])
-                for worker in [w for w in workers if w.connection in ready]:
-                    cell, outcome = worker.cell, worker.answer()
-                    assert cell is not None
-                    following = queue.take(cell)
-                    if outcome is None or following is None:
-                        workers.remove(worker)
-                        worker.stop()
-                        if following is not None:
-                            workers.append(_started(run_cell, scratch, following))
-                    else:
-                        worker.give(following)
-                    yield outcome or _died(cell, worker.process.exitcode)
-        finally:
-            for worker in workers:
-                worker.stop()
+    try:
+        for _ in range(min(jobs, len(cells))):
+            cell = queue.take(None)
+            if cell is not None:
+                workers.append(_started(run_cell, scratch, cell))
+        while workers:
+            ready = wait([worker.connection for worker in workers])
+            for worker in [w for w in workers if w.connection in ready]:
+                cell, outcome = worker.cell, worker.answer()
+                assert cell is not None
+                following = queue.take(cell)
+                if outcome is None or following is None:
+                    workers.remove(worker)
+                    worker.stop()
+                    if following is not None:
+                        workers.append(_started(run_cell, scratch, following))
+                else:
+                    worker.give(following)
+                yield outcome or _died(cell, worker.process.exitcode)
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 def _started(run_cell: str, scratch: Path, cell: Cell) -> _Worker:
@@ -113,17 +103,3 @@ def _serve(connection: Connection, run_cell: str, scratch: str) -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         connection.send_bytes(outcome)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,54 +1,20 @@
 """What a comparison consists of: methods x points of the sweep x seeds, all checked before the first cell runs."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from personalization.errors import UserError
 from server.sampling import sample_size
 from simulations.arms.registry import ARMS
-from simulations.comparison.cells import ARM_PREFIX, Cell
+from simulations.comparison.cells import ARM_PREFIX
+from simulations.comparison.comparison import Comparison, Point
 from simulations.conditions.roles import assign_roles
 from simulations.fleet import check_cohort
 from simulations.scenario import Scenario, read_scenario
 from simulations.tables import parse_text, read_value, unknown
 from strategies.registry import canonical
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One combination of the swept settings, and the scenario that has them."""
-
-    settings: Mapping[str, Any]
-    scenario: Scenario
-
-    @property
-    def label(self) -> str:
-        """What the point is called: its settings, or the scenario's name where nothing is swept."""
-        named = [f"{key}={_shown(value)}" for key, value in self.settings.items()]
-        return ", ".join(named) or self.scenario.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is compared.
-
-    methods: strategies, then arms as `arm:<name>`; differences are from the first. scenario: as it was before sweeps.
-    """
-
-    methods: tuple[str, ...]
-    scenario: Scenario
-    sweep: Mapping[str, tuple[Any, ...]]
-    points: tuple[Point, ...]
-    seeds: tuple[int, ...]
-
-    def cells(self) -> Iterator[tuple[int, Cell]]:
-        """Yield the number of the point and the cell, for all cells: by point, then method, then seed."""
-        described = [point.scenario.to_dict() for point in self.points]
-        for (number, scenario), method, seed in itertools.product(enumerate(described), self.methods, self.seeds):
-            yield number, Cell(method=method, scenario=scenario, seed=seed)
 
 
 def plan_comparison(
@@ -68,33 +34,41 @@ def plan_comparison(
         raise UserError("no strategies to compare: name one or more, with commas between")
     base = read_scenario(scenario)
     sweep = _read_sweeps(base, sweeps)
-    points = tuple(_point(base, dict(zip(sweep, values, strict=True))) for values in itertools.product(*sweep.values()))
-    for point, spec in itertools.product(points, specs):
-        _check_cohort(point, spec, named=bool(sweep))
+    points = []
+    for values in itertools.product(*sweep.values()):
+        point, found = _point(base, dict(zip(sweep, values, strict=True)))
+        for spec in specs:
+            _check_cohort(found, spec, where=f" at {point.label}" if sweep else "")
+        points.append(point)
     return Comparison(
         methods=(*specs, *(f"{ARM_PREFIX}{name}" for name in _read_arms(arms))),
-        scenario=base,
+        scenario=base.to_dict(),
         sweep=sweep,
-        points=points,
+        points=tuple(points),
         seeds=tuple(range(first_seed, first_seed + seeds)),
     )
 
 
-def _point(base: Scenario, settings: Mapping[str, Any]) -> Point:
+def plan_record(**texts: Any) -> dict[str, Any]:
+    """Return `plan_comparison(**texts)` as what JSON can hold."""
+    return plan_comparison(**texts).to_record()
+
+
+def _point(base: Scenario, settings: Mapping[str, Any]) -> tuple[Point, Scenario]:
     scenario = base
     for key, value in settings.items():
         scenario = scenario.with_setting(key, value)
-    return Point(settings=settings, scenario=scenario)
+    return Point(settings=settings, scenario=scenario.to_dict()), scenario
 
 
-def _check_cohort(point: Point, spec: str, *, named: bool) -> None:
+def _check_cohort(scenario: Scenario, spec: str, *, where: str) -> None:
     """Refuse a strategy that the smallest round of the fleet, without those who come late, is too small for."""
-    fleet = point.scenario.fleet_settings(out=Path(), seed=0, strategy=spec)
-    late = assign_roles(point.scenario.conditions, fleet.clients, 0).late
+    fleet = scenario.fleet_settings(out=Path(), seed=0, strategy=spec)
+    late = assign_roles(scenario.conditions, fleet.clients, 0).late
     try:
         check_cohort(spec, sample_size(fleet.clients - len(late), fleet.fraction))
     except UserError as error:
-        raise UserError(f"strategy {spec}{f' at {point.label}' if named else ''}: {error}") from error
+        raise UserError(f"strategy {spec}{where}: {error}") from error
 
 
 def _read_arms(text: str) -> list[str]:
@@ -125,7 +99,3 @@ def _read_sweeps(base: Scenario, sweeps: Sequence[str]) -> dict[str, tuple[Any, 
 
 def _listed(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simulations.comparison.cells import Cell, method_kind
-from simulations.comparison.plan import Point
+from simulations.comparison.comparison import Point
 
 FINAL = "final"
 _FRONT = ("scenario", "method", "kind", "seed", "round", "client", "status", "device", "late", "drifted")

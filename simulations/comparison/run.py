@@ -11,9 +11,9 @@ from personalization.errors import UserError
 from personalization.files import write_atomically
 from simulations.comparison.cache import Cache, opened_cache
 from simulations.comparison.cells import Cell
+from simulations.comparison.comparison import Comparison
 from simulations.comparison.engine_processes import run_in_processes
 from simulations.comparison.engine_ray import run_under_ray
-from simulations.comparison.plan import Comparison
 from simulations.comparison.results import ResultsTable
 from simulations.comparison.summary import Collected, summarize
 from simulations.comparison.work import RUN_CELL, Outcome

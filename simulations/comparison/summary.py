@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from simulations.comparison.cells import Cell, method_kind
+from simulations.comparison.comparison import Comparison
 from simulations.comparison.intervals import client_mean, estimate, worst_decile
 from simulations.comparison.measures import CLIENT_METRICS, RUN_METRICS, Measures, measure
-from simulations.comparison.plan import Comparison
 from simulations.versions import versions
 
 METRICS = ("personal_accuracy", "worst_decile", "difference", *list(CLIENT_METRICS)[1:], *RUN_METRICS)
@@ -33,7 +33,8 @@ class Collected:
     def add(self, point: int, cell: Cell, result: Mapping[str, Any]) -> None:
         """Take the result of a cell."""
         where = (point, cell.method, cell.seed)
-        self.measures[where] = measure(result, target_loss=self.comparison.scenario.target_loss)
+        target_loss = self.comparison.points[point].scenario["target_loss"]
+        self.measures[where] = measure(result, target_loss=target_loss)
         self.settings[where] = {key: value for key, value in result["settings"].items() if key != "seed"}
         self.model = self.model or dict(result["model"])
 
@@ -46,7 +47,7 @@ def summarize(collected: Collected, *, command: str) -> dict[str, Any]:
     comparison = collected.comparison
     common = _common(list(collected.settings.values()))
     return {
-        "scenario": comparison.scenario.to_dict(),
+        "scenario": dict(comparison.scenario),
         "seeds": list(comparison.seeds),
         "methods": list(comparison.methods),
         "sweep": {key: list(values) for key, values in comparison.sweep.items()},

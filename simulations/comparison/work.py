@@ -1,6 +1,5 @@
 """Compute one cell, wherever it runs, and turn whatever it raises into an outcome."""
 
-import importlib
 import json
 import traceback
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from personalization.errors import UserError
 from simulations.comparison.cells import Cell
+from simulations.comparison.processes import find
 
 # Where the function is that runs a cell: `module:name`, called with the cell and an empty folder.
 RUN_CELL = "simulations.comparison.cell:run_cell"
@@ -39,9 +39,7 @@ def compute(cell: Cell, folder: Path, *, run_cell: str) -> bytes:
     folder: an empty folder for what the run writes. run_cell: the function as `module:name`.
     """
     try:
-        module, name = run_cell.split(":")
-        result = getattr(importlib.import_module(module), name)(cell, folder)
-        return Outcome(key=cell.key, result=result).to_bytes()
+        return Outcome(key=cell.key, result=find(run_cell)(cell, folder)).to_bytes()
     except Exception as error:
         return failure(cell, error).to_bytes()
 

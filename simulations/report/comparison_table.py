@@ -1,16 +1,18 @@
 """What a comparison prints at its end, as Rich tables from the dictionary of summary.json."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from simulations.report.comparison_metrics import (
     KINDS,
+    Estimate,
     Row,
     Summary,
     estimate,
-    format_estimate,
+    format_interval,
     format_value,
     mean,
     method_label,
@@ -18,7 +20,7 @@ from simulations.report.comparison_metrics import (
 )
 
 # Narrow enough for 80 columns: what it is worth with intervals, then what it costs as means.
-_WORTH = (("personal_accuracy", "accuracy, %"), ("worst_decile", "worst tenth"), ("difference", "difference, points"))
+_WORTH = (("personal_accuracy", "accuracy"), ("worst_decile", "worst tenth"), ("difference", "difference, points"))
 _COSTS = (
     ("weights_kept", "kept"),
     ("bytes", "size"),
@@ -51,25 +53,33 @@ def cell_name(method: str, point: str, seed: int) -> str:
     return f"{method}, {point}, seed {seed}"
 
 
-def _worth(rows: list[Row], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("method", overflow="fold")
-    for _, heading in _WORTH:
-        table.add_column(heading, justify="right")
+def _worth(rows: Sequence[Row], title: str) -> Table:
+    table = _table(title, [heading for _, heading in _WORTH])
     for row in rows:
-        figures = [format_estimate(estimate(row, name), KINDS[name]).replace(" %", "") for name, _ in _WORTH]
-        table.add_row(_name(row), *figures)
+        table.add_row(_name(row), *(_with_interval(estimate(row, name), KINDS[name]) for name, _ in _WORTH))
     return table
 
 
-def _costs(rows: list[Row], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("method", overflow="fold")
-    for _, heading in _COSTS:
-        table.add_column(heading, justify="right", no_wrap=True)
+def _costs(rows: Sequence[Row], title: str) -> Table:
+    table = _table(title, [heading for _, heading in _COSTS])
     for row in rows:
         table.add_row(_name(row), *(format_value(mean(row, name), KINDS[name]) for name, _ in _COSTS))
     return table
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("method", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _with_interval(found: Estimate | None, kind: str) -> Text:
+    """Write the mean and, below it, its interval: side by side three of them would not fit a terminal."""
+    if found is None:
+        return Text("-")
+    return Text(format_value(found["mean"], kind)).append(f"\n{format_interval(found, kind)}", style="dim")
 
 
 def _name(row: Row) -> str:
