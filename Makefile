@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate test lint bench setup picture constraints clean
+.PHONY: simulate test lint bench setup browser picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
@@ -38,6 +38,14 @@ bench: $(READY)
 
 setup: $(READY)
 
+# Chromium and its driver, with which the tests look at pages: Debian's packages, where they are missing.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi; \
+	command -v apt-get >/dev/null || { echo "error: no apt-get here; install chromium and chromedriver yourself"; exit 2; }; \
+	[ "$$(id -u)" = 0 ] || { echo "error: only root can install packages: sudo make browser"; exit 2; }; \
+	apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver
+
 picture: $(READY)
 	$(BIN)/python -m simulations.report.picture runs/simulate/report.json docs/images/simulate.svg
 
@@ -46,7 +54,7 @@ constraints: $(READY)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

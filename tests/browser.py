@@ -53,9 +53,10 @@ def resize(browser: Chrome, width: int, height: int, *, phone: bool = False) -> 
 
 
 def requested(browser: Chrome) -> list[str]:
-    """The addresses that were asked for since the last call."""
+    """The addresses that were asked for since the last call, without what a page holds itself (data: and blob:)."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [address for address in addresses if not address.startswith(("data:", "blob:"))]
 
 
 def artefacts(fallback: Path) -> Path:

@@ -74,7 +74,7 @@ def test_nothing_measured_is_still_a_page(sweep: dict[str, list[Any]]) -> None:
 
 @pytest.mark.parametrize("name", [name for name, _, _ in METRICS])
 def test_any_metric_may_be_missing(name: str) -> None:
-    summary = make_summary(sweep={"budget": [0.2, 0.4]})
+    summary = make_summary(("median", "arm:dense"), sweep={"budget": [0.2, 0.4]})
     for row in summary["rows"][::2]:
         row["metrics"][name] = None
     for row in summary["rows"][1::2]:
@@ -119,7 +119,7 @@ def test_a_target_that_is_never_reached_says_so() -> None:
 
 
 def test_arms_follow_strategies_and_are_marked_apart() -> None:
-    methods = ("arm:dense", *(f"s{number}" for number in range(20)), "arm:fedavg")
+    methods = ("arm:dense", *(f"s{number}" for number in range(9)), "arm:fedavg")
     summary = make_summary(methods)
     marks = method_marks(summary)
     assert ordered_methods(summary) == [*methods[1:-1], "arm:dense", "arm:fedavg"]
