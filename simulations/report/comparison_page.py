@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from personalization.files import write_atomically
 from simulations.report import comparison_figures as figures
-from simulations.report import comparison_tables as tables
+from simulations.report import comparison_page_tables as tables
 from simulations.report.comparison_headline import headline, worst_case
 from simulations.report.comparison_metrics import WEIGHT_ARMS, WEIGHT_MARK, Summary, is_arm, method_label
 from simulations.report.comparison_script import SCRIPT, STYLE

@@ -7,7 +7,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from simulations.report.comparison_figures import add_strip, belongs, finish, hover_text, symbol
 from simulations.report.comparison_marks import Mark, method_marks
 from simulations.report.comparison_metrics import (
     Row,
@@ -19,6 +18,7 @@ from simulations.report.comparison_metrics import (
     mean,
     ordered_methods,
 )
+from simulations.report.comparison_traces import add_strip, belongs, finish, hover_text, symbol
 
 _WITHOUT = ("none", "benign", "", None, False)
 # Two ends that every kind of colour vision tells apart, white in the middle: Okabe and Ito's vermilion and blue.

@@ -1,4 +1,4 @@
-"""A comparison's tables and its controls as HTML; `data-method` and `data-point` tell the script what to hide."""
+"""The tables and controls of a comparison's page as HTML; by `data-method` and `data-point` the script hides lines."""
 
 import json
 import re
