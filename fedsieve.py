@@ -253,7 +253,8 @@ def compare(
         typer.echo(json.dumps({"out": str(out), "summary": summary}, indent=2))
     else:
         Console().print(*comparison_tables(summary))
-        typer.echo(f"{out / 'report.html'}: the figures; results.csv and summary.json beside it: the numbers")
+        if (out / "report.html").exists():
+            typer.echo(f"{out / 'report.html'}: the figures; results.csv and summary.json beside it: the numbers")
     if failed:
         _stop(f"{failed} cells failed; the same command tries them again, and only them", code=1)
 

@@ -16,6 +16,8 @@ from simulations.report.comparison_page import write_comparison
 from simulations.report.comparison_progress import ComparisonProgress
 
 PAGE = "report.html"
+# Called by their names, in processes of their own.
+RUN_CELL = "simulations.comparison.cell:run_cell"
 PLAN = "simulations.comparison.plan:plan_record"
 
 
@@ -38,7 +40,7 @@ def compare(
     progress is shown. Without a single cell that is done there is no page. Raises UserError before the first cell runs
     for whatever is wrong with these, and KeyboardInterrupt with a line about what is kept.
     """
-    run_cells = make_engine(engine, jobs=(os.cpu_count() or 1) if jobs is None else jobs)
+    run_cells = make_engine(engine, jobs=(os.cpu_count() or 1) if jobs is None else jobs, run_cell=RUN_CELL)
     check_folder(out)
     texts = {"strategies": strategies, "arms": arms, "scenario": scenario, "sweeps": list(sweeps)}
     # Apart, because what checks them needs torch: it is loaded once, where the cells' processes start from.
@@ -62,4 +64,6 @@ def compare(
             raise KeyboardInterrupt(f"interrupted: {kept}; the same command goes on from there") from None
     if progress.kept:
         write_comparison(summary, out / PAGE)
+    else:
+        (out / PAGE).unlink(missing_ok=True)
     return summary

@@ -16,7 +16,7 @@ from simulations.comparison.engine_processes import run_in_processes
 from simulations.comparison.engine_ray import run_under_ray
 from simulations.comparison.results import ResultsTable
 from simulations.comparison.summary import Collected, summarize
-from simulations.comparison.work import RUN_CELL, Outcome
+from simulations.comparison.work import Outcome
 
 RESULTS, SUMMARY = "results.csv", "summary.json"
 ENGINES = ("processes", "ray")
@@ -41,7 +41,7 @@ class Progress:
     trace: Path | None = None
 
 
-def make_engine(name: str, *, jobs: int, run_cell: str = RUN_CELL) -> Engine:
+def make_engine(name: str, *, jobs: int, run_cell: str) -> Engine:
     """Return the engine called `name` with `jobs` cells at a time. Raises UserError.
 
     run_cell: the function that computes a cell, as `module:name`.

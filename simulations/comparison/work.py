@@ -10,9 +10,6 @@ from personalization.errors import UserError
 from simulations.comparison.cells import Cell
 from simulations.comparison.processes import find
 
-# Where the function is that runs a cell: `module:name`, called with the cell and an empty folder.
-RUN_CELL = "simulations.comparison.cell:run_cell"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -36,7 +33,8 @@ class Outcome:
 def compute(cell: Cell, folder: Path, *, run_cell: str) -> bytes:
     """Return the outcome of a cell as JSON; never raises an Exception.
 
-    folder: an empty folder for what the run writes. run_cell: the function as `module:name`.
+    folder: an empty folder for what the run writes. run_cell: `module:name` of the function that is called with the
+    cell and the folder.
     """
     try:
         return Outcome(key=cell.key, result=find(run_cell)(cell, folder)).to_bytes()

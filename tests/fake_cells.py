@@ -20,7 +20,9 @@ SCENARIO: dict[str, Any] = {"name": "fake", "description": "", "target_loss": 0.
 
 
 def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
-    """Methods named so fail, die or wait; all others work."""
+    """Some methods and a seed fail or die; all others work."""
+    if cell.seed == 13:
+        raise UserError("an unlucky seed")
     if cell.method == "refused":
         raise UserError("not with\nthis method")
     if cell.method == "broken":
