@@ -60,7 +60,7 @@ def _winner(summary: Summary, strategies: list[Row]) -> str:
     best, *others = sorted(strategies, key=_accuracy, reverse=True)
     name, worst = method_label(best["method"]), format_value(mean(best, "worst_decile"), "share")
     if not others:
-        return f"{name}, the only strategy measured here, reaches a mean accuracy of {_told(best)}; its worst tenth {worst}."
+        return f"{name}, the only strategy measured here, reaches {_told(best)}; its worst tenth {worst}."
     leader = f"Of {len(strategies)} strategies, {name} is the most accurate: {_told(best)}, its worst tenth {worst}."
     if best["method"] == first:
         return f"{leader} It is the reference; {_runner_up(others[0])}"
