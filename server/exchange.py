@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from flwr.app import Message, MessageType
@@ -16,8 +16,8 @@ from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
 from strategies.protocol import MANIFEST, read_reply
 
-_NO_REPLY = "no_reply"
-_INVALID = "invalid_reply"
+NO_REPLY = "no_reply"
+INVALID = "invalid_reply"
 
 
 @dataclass
@@ -51,6 +51,11 @@ class Traffic:
         self.uplink_bytes += message_bytes(message)
         self.replies += 1
 
+    def add(self, other: "Traffic") -> None:
+        """Count what `other` has counted, too."""
+        for counter in fields(self):
+            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
+
 
 @dataclass
 class Outcome:
@@ -60,6 +65,13 @@ class Outcome:
     lacking: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
+
+    def add(self, other: "Outcome") -> None:
+        """Take in what came back from other nodes."""
+        self.vectors.update(other.vectors)
+        self.lacking.update(other.lacking)
+        self.failures.update(other.failures)
+        self.traffic.add(other.traffic)
 
 
 def message_bytes(message: Message) -> int:
@@ -90,7 +102,7 @@ def exchange(
         outcome.failures.update({ClientFailure.BACKBONE_MISSING.name.lower(): len(failed)} if failed else {})
     silent = len(nodes) - len(outcome.vectors) - sum(outcome.failures.values())
     if silent > 0:
-        outcome.failures[_NO_REPLY] += silent
+        outcome.failures[NO_REPLY] += silent
     return outcome
 
 
@@ -119,7 +131,7 @@ def _ask(
         try:
             vector = read_reply(reply.content, backbone.layout, plan.version)
         except StatisticsError:
-            outcome.failures[_INVALID] += 1
+            outcome.failures[INVALID] += 1
             continue
         if node in lacking:
             outcome.vectors[node] = vector

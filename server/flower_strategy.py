@@ -63,7 +63,7 @@ class StatisticsStrategy(FlowerStrategy):
 
     def summary(self) -> None:
         """Log what is in use."""
-        log(INFO, "%s over vectors of %d statistics", self._strategy.name, self._layout.size)
+        log(INFO, "%s over vectors of %d statistics", self._strategy.spec, self._layout.size)
 
     def _vector(self, reply: Message, version: int) -> Vector | None:
         if reply.has_error():

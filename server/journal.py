@@ -23,8 +23,9 @@ class Journal:
     """The state of a run.
 
     settings: the run configuration. root: hash of the backbone in hexadecimal. rounds: one record each, as they stand
-    in the report. nodes: for each node id what it lacks, see `GenericBackbone.request`. final: the record of the
-    final pass, None until it is done.
+    in the report. nodes: for each node id what it lacks, see `GenericBackbone.request`. groups: what is known of each
+    group of clients, and placed: the group of each node id, where the strategy makes groups. strategy: its own state.
+    final: the record of the final pass, None until it is done.
     """
 
     settings: dict[str, Any]
@@ -32,6 +33,9 @@ class Journal:
     knowledge: FleetKnowledge
     rounds: list[dict[str, Any]] = field(default_factory=list)
     nodes: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    groups: dict[int, FleetKnowledge] = field(default_factory=dict)
+    placed: dict[int, int] = field(default_factory=dict)
+    strategy: dict[str, list[float]] = field(default_factory=dict)
     final: dict[str, Any] | None = None
 
     def save(self, folder: Path) -> None:
@@ -42,6 +46,9 @@ class Journal:
             "knowledge": self.knowledge.to_json(),
             "rounds": self.rounds,
             "nodes": {str(node): np.flatnonzero(lacking).tolist() for node, lacking in self.nodes.items()},
+            "groups": {str(group): knowledge.to_json() for group, knowledge in self.groups.items()},
+            "placed": {str(node): group for node, group in self.placed.items()},
+            "strategy": self.strategy,
             "final": self.final,
         }
         write_json(folder / JOURNAL, record)
@@ -59,8 +66,17 @@ def load_journal(folder: Path) -> Journal:
         for node, groups in record["nodes"].items():
             nodes[int(node)] = np.zeros(len(knowledge.dropped), dtype=np.bool_)
             nodes[int(node)][groups] = True
-        settings, root = record["settings"], record["root"]
-        return Journal(settings, root, knowledge, record["rounds"], nodes, record["final"])
+        return Journal(
+            record["settings"],
+            record["root"],
+            knowledge,
+            record["rounds"],
+            nodes,
+            {int(group): FleetKnowledge.from_json(known) for group, known in record["groups"].items()},
+            {int(node): int(group) for node, group in record["placed"].items()},
+            record["strategy"],
+            record["final"],
+        )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from personalization.errors import UserError
 from personalization.statistics import SCALARS
 from server.backbone import GenericBackbone
-from server.exchange import Outcome, exchange
+from server.exchange import INVALID, NO_REPLY, Outcome, Traffic, exchange
 from server.journal import Journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
@@ -21,6 +21,7 @@ from strategies.base import Strategy
 
 OnRound = Callable[[dict[str, Any]], None]
 RESULTS = "rounds.json"
+_WHOLE_FLEET = -1
 
 
 class FleetServer:
@@ -35,7 +36,7 @@ class FleetServer:
         run_config: Mapping[str, Any],
         on_round: OnRound | None = None,
     ) -> None:
-        """Open the journal. Raises UserError as `open_journal` does.
+        """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does.
 
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
         """
@@ -52,6 +53,7 @@ class FleetServer:
             empty=FleetKnowledge.empty(backbone.layout),
             resume=settings.resume,
         )
+        strategy.restore(self.journal.strategy)
 
     def run(self, grid: Grid) -> Journal:
         """Run the rounds that the journal does not hold yet, and the final pass. Raises UserError."""
@@ -70,7 +72,7 @@ class FleetServer:
         outcome = self._exchange(grid, number, sampled, self.settings.probes, MessageType.TRAIN)
         record = self._record(number, len(sampled), outcome)
         if len(outcome.vectors) >= quorum_size(len(sampled), self.settings.quorum):
-            record["fleet"] = self._learn(outcome, number)
+            self._learn(outcome, number, record)
         record["seconds"] = time.perf_counter() - started
         self.journal.rounds.append(record)
         self.journal.save(self.folder)
@@ -79,8 +81,15 @@ class FleetServer:
     def _final_pass(self, grid: Grid) -> dict[str, Any]:
         started = time.perf_counter()
         nodes = self._nodes(grid)
-        number = self.settings.rounds + 1
+        number, placing = self.settings.rounds + 1, Traffic()
+        unplaced = [node for node in nodes if node not in self.journal.placed] if self.strategy.groups > 1 else []
+        if unplaced:
+            # A client that no round has asked is placed by its first statistics, and only then gets its group's plan.
+            first = self._exchange(grid, number, unplaced, self.settings.probes, MessageType.TRAIN)
+            self.journal.placed.update(self.strategy.place(first.vectors, self.backbone.layout))
+            number, placing = number + 1, first.traffic
         outcome = self._exchange(grid, number, nodes, self.settings.final_probes, MessageType.EVALUATE)
+        outcome.traffic.add(placing)
         record = self._record(number, len(nodes), outcome)
         record["seconds"] = time.perf_counter() - started
         self.journal.final = record
@@ -91,19 +100,25 @@ class FleetServer:
         return wait_for_nodes(grid, fewest=self.settings.min_nodes, deadline=self.settings.node_deadline)
 
     def _exchange(self, grid: Grid, version: int, nodes: list[int], probes: int, message_type: str) -> Outcome:
-        plan = self.journal.knowledge.plan(
-            self.backbone.layout, version=version, probes=probes, budget=self.settings.budget
-        )
-        outcome = exchange(
-            grid,
-            self.backbone,
-            plan,
-            nodes,
-            believed=self.journal.nodes,
-            message_type=message_type,
-            deadline=self.settings.deadline,
-        )
-        if not outcome.vectors:
+        """Send every node the plan of its group. Raises UserError if nobody can answer, however often it is asked."""
+        outcome = Outcome()
+        for group, members in sorted(self._groups(nodes).items()):
+            plan = self.journal.groups.get(group, self.journal.knowledge).plan(
+                self.backbone.layout, version=version, probes=probes, budget=self.settings.budget
+            )
+            answered = exchange(
+                grid,
+                self.backbone,
+                plan,
+                members,
+                believed=self.journal.nodes,
+                message_type=message_type,
+                deadline=self.settings.deadline,
+            )
+            outcome.add(answered)
+        if not outcome.vectors and (
+            message_type == MessageType.EVALUATE or set(outcome.failures) - {NO_REPLY, INVALID}
+        ):
             reasons = ", ".join(f"{count} {name}" for name, count in sorted(outcome.failures.items()))
             raise UserError(
                 f"round {version}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs"
@@ -111,20 +126,53 @@ class FleetServer:
         self.journal.nodes.update(outcome.lacking)
         return outcome
 
-    def _learn(self, outcome: Outcome, number: int) -> dict[str, float]:
-        layout = self.backbone.layout
-        reduced: NDArray[np.float64] = self.strategy([v for _, v in sorted(outcome.vectors.items())], layout)
-        knowledge = learn(
-            self.journal.knowledge,
+    def _groups(self, nodes: list[int]) -> dict[int, list[int]]:
+        """Return the nodes of each group; those that belong to none yet get the fleet's plan."""
+        groups: dict[int, list[int]] = {}
+        for node in nodes:
+            groups.setdefault(self.journal.placed.get(node, _WHOLE_FLEET), []).append(node)
+        return groups
+
+    def _learn(self, outcome: Outcome, number: int, record: dict[str, Any]) -> None:
+        """Learn from a round for the fleet and for each group, and note in the round's record what came of it."""
+        journal, layout = self.journal, self.backbone.layout
+        vectors = dict(sorted(outcome.vectors.items()))
+        try:
+            self.strategy.check_cohort(len(vectors))
+        except UserError as error:
+            record["not_learned"] = str(error)
+            return
+        before, reduced = journal.knowledge, self.strategy(list(vectors.values()), layout)
+        journal.knowledge = self._learned(before, reduced, len(vectors), number)
+        if self.strategy.groups > 1:
+            journal.placed.update(self.strategy.place(vectors, layout))
+            for group, members in self._groups(list(vectors)).items():
+                if group != _WHOLE_FLEET and self._enough(len(members)):
+                    own = self.strategy([vectors[node] for node in members], layout)
+                    known = journal.groups.get(group, before)
+                    journal.groups[group] = self._learned(known, own, len(members), number)
+        journal.strategy = self.strategy.state()
+        record["fleet"] = dict(zip(SCALARS, reduced[layout.field("scalars")].tolist(), strict=True))
+
+    def _enough(self, clients: int) -> bool:
+        try:
+            self.strategy.check_cohort(clients)
+        except UserError:
+            return False
+        return True
+
+    def _learned(
+        self, knowledge: FleetKnowledge, reduced: NDArray[np.float64], clients: int, number: int
+    ) -> FleetKnowledge:
+        return learn(
+            knowledge,
             reduced,
-            layout,
+            self.backbone.layout,
             self._group_layer,
-            clients=len(outcome.vectors),
+            clients=clients,
             round_number=number,
             settings=self.settings.planning,
         )
-        self.journal.knowledge = knowledge
-        return dict(zip(SCALARS, reduced[layout.field("scalars")].tolist(), strict=True))
 
     def _record(self, number: int, sampled: int, outcome: Outcome) -> dict[str, Any]:
         traffic = outcome.traffic

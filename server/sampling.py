@@ -29,9 +29,14 @@ def wait_for_nodes(grid: Grid, *, fewest: int, deadline: float) -> list[int]:
         time.sleep(_POLL_SECONDS)
 
 
+def sample_size(nodes: int, fraction: float) -> int:
+    """Return how many of `nodes` clients a round asks: a share of them, at least one."""
+    return min(nodes, max(1, math.ceil(fraction * nodes - 1e-9)))
+
+
 def sample_nodes(nodes: list[int], *, fraction: float, seed: int, round_number: int) -> list[int]:
     """Return a sorted share of `nodes`, at least one; the same for the same seed, round and nodes."""
-    count = min(len(nodes), max(1, math.ceil(fraction * len(nodes) - 1e-9)))
+    count = sample_size(len(nodes), fraction)
     rng = np.random.default_rng([seed, round_number])
     return sorted(int(node) for node in rng.choice(np.array(sorted(nodes), dtype=np.uint64), count, replace=False))
 

@@ -20,7 +20,7 @@ _RUN, _TASK = 1, 1
 
 @dataclass
 class EncodedBytes:
-    """Bytes that crossed between server and clients, as encoded."""
+    """Bytes that crossed between the server and one client or all of them, as encoded."""
 
     down: int = 0
     up: int = 0
@@ -54,7 +54,7 @@ class InProcessGrid(Grid):
         self._run = Run.create_empty(_RUN)
         self._waiting: dict[str, Message] = {}
         self._sent = 0
-        self.bytes = EncodedBytes()
+        self.bytes: dict[int, EncodedBytes] = {client: EncodedBytes() for client in range(clients)}
 
     def set_run(self, run: Run) -> None:
         """Take the run that this grid belongs to."""
@@ -97,11 +97,12 @@ class InProcessGrid(Grid):
         self._sent += 1
         message.metadata.__dict__["_message_id"] = hashlib.sha256(b"%d" % self._sent).hexdigest()
         request, size = _over_the_wire(message)
-        self.bytes.down += size
+        crossed = self.bytes.get(self._partitions.get(message.metadata.dst_node_id, -1), EncodedBytes())
+        crossed.down += size
         reply = self._answer(request)
         reply.metadata.__dict__["_message_id"] = hashlib.sha256(b"reply %d" % self._sent).hexdigest()
         received, size = _over_the_wire(reply)
-        self.bytes.up += size
+        crossed.up += size
         if self._on_answer is not None:
             self._on_answer()
         return received
@@ -131,8 +132,8 @@ def run_in_process(
     node_config: NodeConfig | None = None,
     wrap_grid: Callable[[Grid], Grid] | None = None,
     on_answer: Callable[[], None] | None = None,
-) -> EncodedBytes:
-    """Run both apps to the end and return the bytes that crossed. Whatever the server raises comes through.
+) -> dict[int, EncodedBytes]:
+    """Run both apps to the end and return the bytes that crossed, by client. Whatever the server raises comes through.
 
     node_config, on_answer: see InProcessGrid. wrap_grid: puts something between the server and the clients.
     """

@@ -20,11 +20,14 @@ from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
+from server.sampling import sample_size
 from simulations.engine import run_in_process
 from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.partition import PartitionKind
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
+from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.registry import make_strategy
 
 Engine = Literal["in-process", "ray"]
 OnRound = Callable[[dict[str, Any]], None]
@@ -40,7 +43,8 @@ class FleetSettings:
     for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
     budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client does, see
     PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes part in.
-    model: folder or hub name; None is the bundled ViT. out: folder of the run. resume: go on with the run in it.
+    strategy: how the clients' statistics become one, see docs/strategies.md. model: folder or hub name; None is the
+    bundled ViT. out: folder of the run. resume: go on with the run in it.
     """
 
     out: Path
@@ -63,6 +67,7 @@ class FleetSettings:
     tolerance: float = PersonalizationSettings.tolerance
     recovery: Recovery = PersonalizationSettings.recovery
     adapt_head: bool = PersonalizationSettings.adapt_head
+    strategy: str = PrecisionWeightedMean.name
     seed: int = 0
     data: Path | None = None
     model: str | None = None
@@ -79,6 +84,7 @@ class FleetSettings:
             raise UserError(f"engine {self.engine!r}: expected one of {', '.join(get_args(Engine))}")
         if self.final_probes < 0 or self.seed < 0:
             raise UserError("final probes and seed: expected 0 or more")
+        make_strategy(self.strategy)
         PersonalizationSettings(
             budget=self.budget,
             budget_kind=self.budget_kind,
@@ -133,6 +139,7 @@ def run_fleet(
     data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
     clients = data.partition.clients
     config["min-nodes"] = clients
+    check_cohort(settings.strategy, sample_size(clients, settings.fraction))
 
     def report_round(record: dict[str, Any]) -> None:
         if on_round is not None:
@@ -168,6 +175,14 @@ def run_fleet(
     summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     shown = {key: value for key, value in config.items() if key not in ("out-dir", "resume", "private-data")}
     return FleetResult(dense.model, shown, rounds, final, rows, summary)
+
+
+def check_cohort(strategy: str, clients: int) -> None:
+    """Raise UserError if `strategy` can't reduce the vectors of as many clients as a round asks."""
+    try:
+        make_strategy(strategy).check_cohort(clients)
+    except UserError as error:
+        raise UserError(f"a round asks {clients} clients; {error}") from error
 
 
 def _model_folder(model: str | None) -> Path | str:

@@ -1,0 +1,92 @@
+"""What cells are computed on, kept by the process that computes them: methods on one fleet share all of it."""
+
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor
+
+from client.data import InputFacts
+from personalization.backbone import Backbone, load_backbone
+from personalization.footprint import stored_bytes
+from personalization.layers import find_layers
+from simulations.arms.base import World
+from simulations.comparison.first_search import FirstSearches
+from simulations.conditions.roles import assign_roles
+from simulations.evaluation import Evaluator, logits
+from simulations.fleet import FleetSettings
+from simulations.private_data import FleetData, make_fleet_data
+from simulations.scenario import Scenario
+
+_KEPT_WORLDS = 2
+
+
+class Worlds:
+    """Loads fleets, and keeps the last few of them by a key that the caller vouches for.
+
+    first_searches: what clients found before the fleet knew anything, the same for all methods.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing loaded."""
+        self._worlds: OrderedDict[str, World] = OrderedDict()
+        self._backbone: tuple[str, Backbone] | None = None
+        self._dense: tuple[str, Tensor] | None = None
+        self.first_searches = FirstSearches()
+
+    def get(self, key: str, scenario: Scenario, settings: FleetSettings) -> World:
+        """Return the clients of a scenario and seed. Raises UserError for data or models that do not work."""
+        if key not in self._worlds:
+            self._worlds[key] = self._load(scenario, settings)
+            while len(self._worlds) > _KEPT_WORLDS:
+                self._worlds.popitem(last=False)
+        self._worlds.move_to_end(key)
+        return self._worlds[key]
+
+    def _load(self, scenario: Scenario, settings: FleetSettings) -> World:
+        model, conditions = str(settings.run_config()["model"]), scenario.conditions
+        backbone = self._load_backbone(model)
+        data = _fleet_data(scenario, settings, backbone, settings.clients)
+        if data.partition.clients != settings.clients:
+            # The natural partition has as many clients as the data have owners.
+            data = _fleet_data(scenario, settings, backbone, data.partition.clients)
+        roles = assign_roles(conditions, data.partition.clients, settings.seed)
+        dense = self._dense_logits(model, backbone, data.test_pixels())
+        evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head, latency=False, dense=dense)
+        own = {client: conditions.classes[device].budget for client, device in enumerate(roles.device_class)}
+        budgets = {client: budget for client, budget in own.items() if budget is not None}
+        return World(backbone, data, evaluator, roles, budgets)
+
+    def _load_backbone(self, model: str) -> Backbone:
+        if self._backbone is None or self._backbone[0] != model:
+            self._backbone = model, load_backbone(model)
+        return self._backbone[1]
+
+    def _dense_logits(self, model: str, backbone: Backbone, pixels: Tensor) -> Tensor:
+        """Return the logits of all test images, which are the same for all partitions of one data set."""
+        key = f"{model} {hashlib.sha256(pixels.numpy().tobytes()).hexdigest()}"
+        if self._dense is None or self._dense[0] != key:
+            self._dense = key, logits(backbone.model, pixels)
+        return self._dense[1]
+
+
+def _fleet_data(scenario: Scenario, settings: FleetSettings, backbone: Backbone, clients: int) -> FleetData:
+    drift = scenario.conditions.drift
+    return make_fleet_data(
+        settings.run_config(),
+        clients,
+        InputFacts(backbone.preprocessing, backbone.labels),
+        drifting=assign_roles(scenario.conditions, clients, settings.seed).drifting,
+        at_round=0 if drift is None else drift.at_round,
+    )
+
+
+def model_facts(world: World) -> dict[str, Any]:
+    """Return what a comparison says about the dense model."""
+    model = world.backbone.model
+    return {
+        "id": world.backbone.identifier,
+        "weights": sum(p.numel() for p in model.parameters()),
+        "bytes_dense": stored_bytes(model, world.dtype),
+        "layer_names": [layer.name for layer in find_layers(model)],
+    }
