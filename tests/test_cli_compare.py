@@ -175,10 +175,10 @@ def test_the_same_real_comparison_twice_has_the_same_results(
         f'model = "{tiny_vit_folder}"\ndata = "{tiny_data}"\n[attack]\nkind = "random"\nshare = 0.25\n'
     )
     for name, jobs in (("one", "1"), ("two", "2")):
-        more = ("--scenario", str(scenario), "--arms", "dense,uniform", "--seeds", "2", "--jobs", jobs)
-        result = compare(tmp_path / name, *more)
+        more = ("--scenario", str(scenario), "--arms", "uniform", "--seeds", "2", "--jobs", jobs)
+        result = compare(tmp_path / name, *more, strategies="median")
         assert result.exit_code == 0, result.output
     rows = without_times(tmp_path / "one")
     assert rows == without_times(tmp_path / "two")
-    assert {row["method"] for row in rows} == {"mean", "median", "arm:dense", "arm:uniform"}
-    assert {row["status"] for row in rows if row["method"] == "mean"} == {"replied", "attacker", "final"}
+    assert {row["method"] for row in rows} == {"median", "arm:uniform"}
+    assert {row["status"] for row in rows if row["method"] == "median"} == {"replied", "attacker", "final"}

@@ -1,12 +1,15 @@
 """Cells in parallel on this machine: worker processes with one thread each, none of whose deaths stops the others."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Thread
 
 from simulations.comparison.cells import Cell
 from simulations.comparison.processes import start
@@ -91,6 +94,7 @@ def _died(cell: Cell, code: int | None) -> Outcome:
 def _serve(connection: Connection, run_cell: str, scratch: str) -> None:
     """Compute cells until the other end is closed. An interrupt is for the process that asks, which ends this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             cell = Cell.from_record(json.loads(connection.recv_bytes()))
@@ -103,3 +107,11 @@ def _serve(connection: Connection, run_cell: str, scratch: str) -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         connection.send_bytes(outcome)
+
+
+def _end_with_parent() -> None:
+    """End this process at once when the one that asks is gone: its next run would write to the same folders."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
