@@ -96,6 +96,10 @@ class Arm(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
 
+    def hyper_parameters(self) -> dict[str, float]:
+        """Return what decides the arm's result beside the fleet's settings."""
+        return {}
+
     @abstractmethod
     def run(self, world: World, settings: FleetSettings) -> ArmResult:
         """Make and judge a model for every honest client. Raises UserError where that can't be done."""

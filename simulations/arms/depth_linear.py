@@ -1,5 +1,6 @@
 """Levels that rise linearly with depth, as in ATP (2502.14770)."""
 
+from personalization.allocation_profiles import DEPTH_SLOPE
 from simulations.arms.profile import ProfileArm
 
 
@@ -11,3 +12,7 @@ class DepthLinear(ProfileArm):
 
     name = profile = "depth-linear"
     summary = "levels that rise linearly with depth, with the same compensation; nothing is measured"
+
+    def hyper_parameters(self) -> dict[str, float]:
+        """Return how much the level rises from the first block to the last, relative to its mean."""
+        return {"slope": DEPTH_SLOPE}

@@ -1,6 +1,7 @@
 """Federated averaging of weights, and one compressed model for all."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
@@ -27,6 +28,10 @@ class FedAvgArm(Arm):
 
     name = "fedavg"
     summary = "weights averaged with Flower's FedAvg, then one mask by vote; needs labels, sends weights"
+
+    def hyper_parameters(self) -> dict[str, float]:
+        """Return how clients train."""
+        return asdict(Training())
 
     def run(self, world: World, settings: FleetSettings) -> ArmResult:
         """Average, vote, cut, average once more, and judge the common model with each client's head."""

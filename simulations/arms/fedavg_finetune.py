@@ -1,5 +1,7 @@
 """Federated averaging of weights, then a model tuned and cut for each client."""
 
+from dataclasses import asdict
+
 from personalization.pipeline import personalize
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
@@ -18,6 +20,10 @@ class FedAvgFinetune(Arm):
 
     name = "fedavg-finetune"
     summary = "weights averaged with Flower's FedAvg, then tuned and cut per client; needs labels, sends weights"
+
+    def hyper_parameters(self) -> dict[str, float]:
+        """Return how clients train."""
+        return asdict(Training())
 
     def run(self, world: World, settings: FleetSettings) -> ArmResult:
         """Average, and let every client tune, probe and cut by itself, with the seed of the fleet's final pass."""

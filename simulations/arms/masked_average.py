@@ -58,14 +58,8 @@ class MaskedAverage:
         weights = averaging.rounds(start, self._work, clients=clients, rounds=1, fraction=1.0, config=config)
         return with_weights(self._shape(), weights)
 
-    def _work(self, client: int, weights: Weights, _: ConfigRecord) -> Weights:
-        result = self._compensated(client, with_weights(self.dense, weights))
-        settings = client_settings(self._world, self._settings, client, probes=0)
-        train(result.model, self._world.samples(client), self._training, seed=settings.seed)
-        return read_weights(result.model)
-
-    def _compensated(self, client: int, model: nn.Module) -> Personalization:
-        """Cut exactly the mask, refitted to the client's samples: a budget of all that is left has no choice."""
+    def compensated(self, client: int, model: nn.Module) -> Personalization:
+        """Return `model` (of the backbone's shape) cut to exactly the mask, refitted to the client's samples."""
         samples = self._world.samples(client)
         settings = client_settings(self._world, self._settings, client, probes=0)
         atoms = len(self.layers) * len(settings.levels)
@@ -78,6 +72,12 @@ class MaskedAverage:
             # The head stays the fleet's while it is averaged; each client fits the average to its own classes.
             settings=replace(settings, budget=1.0, steps=1, step_probes=0, tolerance=math.inf, adapt_head=False),
         )
+
+    def _work(self, client: int, weights: Weights, _: ConfigRecord) -> Weights:
+        result = self.compensated(client, with_weights(self.dense, weights))
+        settings = client_settings(self._world, self._settings, client, probes=0)
+        train(result.model, self._world.samples(client), self._training, seed=settings.seed)
+        return read_weights(result.model)
 
     def _shape(self) -> nn.Module:
         """Return a cut model of the shape that every client's has, writers with a bias."""

@@ -23,6 +23,11 @@ class Training:
     batch: int = 32
     learning_rate: float = 1e-4
 
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.epochs < 0 or self.batch < 1 or not self.learning_rate > 0.0:
+            raise ValueError(f"{self}: expected epochs of 0 or more, batches of 1 or more and a positive learning rate")
+
 
 def train(model: nn.Module, samples: PrivateSamples, training: Training, *, seed: int) -> None:
     """Train every weight of `model` in place on the labelled `samples`; it stays in evaluation mode.
