@@ -39,7 +39,8 @@ def make_attack(kind: str, *, strength: float | None = None) -> Attack:
     """
     if kind not in ATTACKS:
         nearest = difflib.get_close_matches(kind, ATTACKS, n=1, cutoff=0.0)[0]
-        raise UserError(f"attack.kind {kind!r}: unknown; did you mean {nearest}? There are: {', '.join(ATTACKS)}")
+        there = ", ".join([*ATTACKS, "none"])
+        raise UserError(f"attack.kind {kind!r}: unknown; did you mean {nearest}? There are: {there}")
     attack = ATTACKS[kind]
     if strength is None:
         return attack()

@@ -131,7 +131,7 @@ class ConditionedGrid(Grid):
                 yield message
 
     def _fate(self, number: int, client: int, *, trained: bool) -> str:
-        if client in self._roles.attackers:
+        if self._attack is not None and client in self._roles.attackers:
             return ATTACKER
         if trained and self._draw(_DROPOUT, number, client) < self._conditions.dropout:
             return DROPPED

@@ -8,6 +8,7 @@ from simulations.attacks.base import Attack
 from simulations.attacks.registry import make_attack
 
 STANDARD = "standard"
+NO_ATTACK = "none"
 _ROUNDING = 1e-9
 
 
@@ -64,7 +65,10 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class Attackers:
-    """kind: name of an attack. share: of the fleet. strength: see the attack; None takes the attack's own."""
+    """kind: name of an attack, or `none`. share: of the fleet. strength: see the attack; None takes the attack's own.
+
+    With kind `none` the attackers are honest and still count nowhere: what the others lose is seen on the same clients.
+    """
 
     kind: str
     share: float = 0.2
@@ -75,8 +79,10 @@ class Attackers:
         _check_share("attack.share", self.share)
         self.attack()
 
-    def attack(self) -> Attack:
-        """Return the attack. Raises UserError."""
+    def attack(self) -> Attack | None:
+        """Return the attack, None if there is none. Raises UserError."""
+        if self.kind == NO_ATTACK:
+            return None
         return make_attack(self.kind, strength=self.strength)
 
 

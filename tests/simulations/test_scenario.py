@@ -95,8 +95,8 @@ def test_bundled_scenarios_are_what_their_names_say(name):
     assert scenario.name == name
     assert scenario.description
     fleet = scenario.fleet
-    assert (fleet["clients"], fleet["rounds"], fleet["samples"], fleet["budget"]) == (20, 3, 64, 0.3)
-    assert fleet["fraction"] == (1.0 if name == "attack" else 0.5)
+    assert (fleet["clients"], fleet["samples"], fleet["budget"]) == (20, 64, 0.3)
+    assert (fleet["rounds"], fleet["fraction"]) == ((2, 1.0) if name == "attack" else (3, 0.5))
     given = tomllib.loads((SCENARIOS / f"{name}.toml").read_text())
     tables = {"attack": {"attack"}, "dropout": {"conditions"}, "late-joiners": {"late"}, "drift": {"drift"}}
     tables["devices"] = {"conditions", "devices"}

@@ -83,6 +83,14 @@ def test_without_conditions_everybody_replies_what_it_has_to_say():
     assert fleet.grid.events == [{"round": 1, "client": c, "status": "replied"} for c in range(CLIENTS)]
 
 
+def test_attackers_of_kind_none_are_honest():
+    fleet = Fleet(Conditions(attack=Attackers(kind="none", share=0.25)))
+    assert fleet.roles.attackers
+    for client, vector in vectors(fleet.ask()).items():
+        np.testing.assert_array_equal(vector, own_vector(client, 1))
+    assert set(fleet.status().values()) == {"replied"}
+
+
 def test_clients_that_are_away_are_not_reached_and_do_not_reply():
     fleet = Fleet(Conditions(dropout=0.4))
     replies = fleet.ask()
