@@ -49,7 +49,10 @@ def test_drawing_again_picks_only_clients_of_the_drawn_seed() -> None:
 def test_the_fast_path_equals_a_slow_loop() -> None:
     rng = np.random.default_rng(1)
     values = [rng.random(count).tolist() for count in (4, 7, 5)]
-    for statistic, slow in ((client_mean, np.mean), (worst_decile, lambda v: np.sort(v)[: max(1, len(v) // 10)].mean())):
+    for statistic, slow in (
+        (client_mean, np.mean),
+        (worst_decile, lambda v: np.sort(v)[: max(1, len(v) // 10)].mean()),
+    ):
         means = []
         for drawn, picks in resamples((4, 7, 5)):
             for seeds, clients in zip(drawn[:, :, 0], picks, strict=True):
