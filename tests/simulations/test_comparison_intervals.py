@@ -66,7 +66,7 @@ def test_the_fast_path_equals_a_slow_loop() -> None:
 def test_intervals_are_wider_than_over_clients_alone_where_seeds_differ() -> None:
     rng = np.random.default_rng(2)
     apart = [(mean + 0.01 * rng.standard_normal(30)).tolist() for mean in (0.7, 0.8, 0.9)]
-    found, pooled = estimate(apart), estimate([sum(apart, [])])
+    found, pooled = estimate(apart), estimate([[value for seed in apart for value in seed]])
     assert found is not None
     assert pooled is not None
     assert found.high - found.low > 2 * (pooled.high - pooled.low)
