@@ -180,8 +180,8 @@ def test_a_table_that_is_missing_is_begun():
         ("budget", 2, "budget 2.0: expected a share"),
         ("reuse", "maybe", r"fleet\.reuse 'maybe': expected true or false"),
         ("samples", 1, "1 samples for 3 classes"),
-        ("after_round", 4, r"late\.after_round 4: expected at most the 3 rounds"),
-        ("at_round", 5, r"drift\.at_round 5: expected at most 4"),
+        ("after_round", 4, r"late\.after_round 4: expected at most the 2 rounds"),
+        ("at_round", 5, r"drift\.at_round 5: expected at most 3"),
         ("target_loss", -1, "target_loss"),
     ],
 )
