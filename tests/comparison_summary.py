@@ -38,6 +38,7 @@ def make_row(point: int, method: str, number: int, rng: np.random.Generator, **c
         shifted = scale * (1 + 0.02 * rng.random() + 0.004 * number) - (loss if "accuracy" in name else 0)
         metrics[name] = spread(shifted, 0.015 * scale)
     metrics["difference"] = None if number == 0 else spread(0.004 * number + loss, 0.003)
+    metrics["change"] = None if point == 0 else spread(-loss, 0.003)
     if method in ("arm:dense", "arm:local-only"):
         metrics["uplink_bytes"] = metrics["uplink_bytes_total"] = spread(0.0, 0.0)
         metrics["rounds_to_target"] = None

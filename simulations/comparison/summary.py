@@ -13,7 +13,7 @@ from simulations.comparison.intervals import client_mean, estimate, worst_decile
 from simulations.comparison.measures import CLIENT_METRICS, RUN_METRICS, Measures, measure
 from simulations.versions import versions
 
-METRICS = ("personal_accuracy", "worst_decile", "difference", *list(CLIENT_METRICS)[1:], *RUN_METRICS)
+METRICS = ("personal_accuracy", "worst_decile", "difference", "change", *list(CLIENT_METRICS)[1:], *RUN_METRICS)
 _LATE_METRICS = ("personal_accuracy", "evaluations")
 
 
@@ -66,8 +66,11 @@ def summarize(collected: Collected, *, command: str) -> dict[str, Any]:
 
 def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any]) -> dict[str, Any]:
     seeds, first = collected.comparison.seeds, collected.comparison.methods[0]
-    cells = {s: collected.measures[point, method, s] for s in seeds if (point, method, s) in collected.measures}
-    reference = {s: collected.measures[point, first, s] for s in cells if (point, first, s) in collected.measures}
+    cells = _cells(collected, point, method)
+    references = {
+        "difference": _cells(collected, point, first) if method != first else {},
+        "change": _cells(collected, 0, method) if point else {},
+    }
     settings = _common([collected.settings[point, method, seed] for seed in cells])
     failed = [(seed, collected.failed.get((point, method, seed))) for seed in seeds]
     failures: Counter[str] = Counter()
@@ -79,7 +82,7 @@ def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any
         "kind": method_kind(method),
         "cells": len(cells),
         "failed": [{"seed": seed, "error": error} for seed, error in failed if error is not None],
-        "metrics": _metrics(cells, reference if method != first else {}),
+        "metrics": _metrics(cells, references),
         "personal_share": _personal_share(list(cells.values())),
         "late": _late(list(cells.values())),
         "failures": dict(sorted(failures.items())),
@@ -88,22 +91,28 @@ def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any
     }
 
 
-def _metrics(cells: Mapping[int, Measures], reference: Mapping[int, Measures]) -> dict[str, Any]:
+def _cells(collected: Collected, point: int, method: str) -> dict[int, Measures]:
+    """Return the figures of a method at a point of the sweep, by seed."""
+    found = {seed: collected.measures.get((point, method, seed)) for seed in collected.comparison.seeds}
+    return {seed: cell for seed, cell in found.items() if cell is not None}
+
+
+def _metrics(cells: Mapping[int, Measures], references: Mapping[str, Mapping[int, Measures]]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name in METRICS:
         statistic = worst_decile if name == "worst_decile" else client_mean
-        found = estimate(list(_values(name, cells, reference)), statistic)
+        found = estimate(list(_values(name, cells, references.get(name, {}))), statistic)
         metrics[name] = None if found is None else found.to_json()
     return metrics
 
 
 def _values(name: str, cells: Mapping[int, Measures], reference: Mapping[int, Measures]) -> Iterator[list[float]]:
-    """Yield the values of each seed's clients."""
+    """Yield the values of each seed's clients; differences are from the same client and seed of `reference`."""
     for seed, cell in cells.items():
         if name in RUN_METRICS:
             value = cell.run[name]
             yield [] if value is None else [value]
-        elif name == "difference":
+        elif name in ("difference", "change"):
             if seed in reference:
                 own, other = cell.clients["personal_accuracy"], reference[seed].clients["personal_accuracy"]
                 yield [own[client] - other[client] for client in sorted(own.keys() & other.keys())]

@@ -14,6 +14,7 @@ METRICS = (
     ("personal_accuracy", "accuracy", "share"),
     ("worst_decile", "accuracy, worst tenth of the clients", "share"),
     ("difference", "paired difference, points", "points"),
+    ("change", "paired change from the first point, points", "points"),
     ("dense_accuracy", "dense accuracy", "share"),
     ("dense_fitted_accuracy", "dense, head fitted", "share"),
     ("agreement", "agrees with dense", "share"),

@@ -118,6 +118,20 @@ def test_differences_are_paired_by_seed_and_client() -> None:
     assert [difference[key] for key in ("mean", "low", "high")] == pytest.approx([0.125] * 3)
 
 
+def test_changes_are_paired_with_the_first_point_of_the_sweep() -> None:
+    wanted = comparison("mean", "median", budgets=(0.3, 0.5))
+    found = Collected(wanted)
+    accuracies = np.random.default_rng(0).random((2, 6)) / 2
+    for point, cell in wanted.cells():
+        lost = 0.25 * point if cell.method == "mean" else 0.0
+        rows = [client_row(client, float(a) + 0.25 - lost) for client, a in enumerate(accuracies[cell.seed])]
+        found.add(point, cell, result(*rows))
+    rows_ = {(row["point"], row["method"]): row["metrics"]["change"] for row in summarize(found, command="")["rows"]}
+    assert rows_[0, "mean"] is rows_[0, "median"] is None
+    assert [rows_[1, "mean"][key] for key in ("mean", "low", "high")] == pytest.approx([-0.25] * 3)
+    assert [rows_[1, "median"][key] for key in ("mean", "low", "high")] == pytest.approx([0.0] * 3)
+
+
 def test_a_summary_holds_all_that_was_compared(tmp_path: Path) -> None:
     wanted = comparison("mean", "median", "arm:dense", seeds=3, budgets=(0.3, 0.5))
     found = collected(wanted, tmp_path)

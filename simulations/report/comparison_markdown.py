@@ -1,0 +1,96 @@
+"""Tables of a comparison for documents: `python -m simulations.report.comparison_markdown runs/x/summary.json`."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from simulations.report.comparison_metrics import (
+    KINDS,
+    Estimate,
+    estimate,
+    format_value,
+    interval,
+    method_label,
+    ordered_methods,
+    point_rows,
+)
+
+# What a table of one point shows of each method: metric and heading.
+_COLUMNS = (
+    ("personal_accuracy", "accuracy, %"),
+    ("worst_decile", "worst tenth, %"),
+    ("difference", "difference, points"),
+    ("weights_kept", "weights kept, %"),
+    ("evaluations", "evaluations"),
+    ("uplink_bytes_total", "up a client"),
+    ("downlink_bytes_total", "down a client"),
+    ("cpu_seconds", "CPU, s"),
+)
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """Return the tables of a summary.json: methods down, or for a sweep its points down and methods across."""
+    return "\n\n".join(_sweep(summary) if len(summary["points"]) > 1 else _single(summary)) + "\n"
+
+
+def _single(summary: dict[str, Any]) -> Iterator[str]:
+    rows = point_rows(summary, 0)
+    shown = [(name, heading) for name, heading in _COLUMNS if any(estimate(row, name) for row in rows)]
+    body = [
+        [method_label(row["method"]), *(_cell(estimate(row, name), KINDS[name]) for name, _ in shown)] for row in rows
+    ]
+    yield _table(["method", *(heading for _, heading in shown)], body)
+    late = [row for row in rows if row["late"]]
+    if late:
+        heads = ["late joiners", "accuracy, %", "evaluations"]
+        cells = [
+            [
+                method_label(row["method"]),
+                _cell(row["late"]["personal_accuracy"], "share"),
+                _cell(row["late"]["evaluations"], "count"),
+            ]
+            for row in late
+        ]
+        yield _table(heads, cells)
+
+
+def _sweep(summary: dict[str, Any]) -> Iterator[str]:
+    methods = ordered_methods(summary)
+    for name, heading in (
+        ("personal_accuracy", "Mean accuracy, %"),
+        ("worst_decile", "Accuracy of the worst tenth of the clients, %"),
+        ("change", "Paired change of accuracy from the first line, points"),
+    ):
+        body = []
+        for number, point in enumerate(summary["points"]):
+            found = {row["method"]: estimate(row, name) for row in point_rows(summary, number)}
+            if any(found.values()):
+                body.append([point["label"], *(_cell(found.get(method), KINDS[name]) for method in methods)])
+        yield f"{heading}:\n\n" + _table(["", *map(method_label, methods)], body)
+
+
+def _cell(found: Estimate | None, kind: str) -> str:
+    if found is None:
+        return "-"
+    value, ends = format_value(found["mean"], kind).removesuffix(" %"), interval(found)
+    if kind not in ("share", "points") or ends is None:
+        return value
+    return f"{value} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Print the tables of the summary that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("summary", type=Path, help="summary.json of a comparison")
+    print(markdown(json.loads(parser.parse_args().summary.read_text())), end="")
+
+
+if __name__ == "__main__":
+    main()
