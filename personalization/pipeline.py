@@ -20,7 +20,14 @@ from personalization.measurement import agreement, measure
 from personalization.prior import Prior
 from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
-from personalization.sensing import Measure, ProbeSamples, draw_probes, personalized_layers, take_samples
+from personalization.sensing import (
+    Measure,
+    ProbeSamples,
+    draw_probes,
+    personalized_layers,
+    take_samples,
+    telling_atoms,
+)
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
 
@@ -184,6 +191,7 @@ def _sense(
     rng: np.random.Generator,
 ) -> ProbeSamples:
     layers = masked.trace.layers
+    available = np.array([len(masked.allowed.get(layer.index, range(layer.units))) for layer in layers])
     design = draw_probes(
         len(layers),
         len(settings.levels),
@@ -192,8 +200,8 @@ def _sense(
         prior=prior,
         seen=past.design.sum(0),
         rng=rng,
+        telling=telling_atoms(layers, settings.levels, available),
     )
-    available = np.array([len(masked.allowed.get(layer.index, range(layer.units))) for layer in layers])
     return take_samples(masked, design, settings.levels, measure=increase, available=available)
 
 

@@ -16,6 +16,9 @@ from personalization.prior import Prior
 
 Measure = Callable[[MaskedPass], float]
 
+# A probe must take at least this share of a layer's units beyond what the fleet has dropped of it.
+_SMALLEST_STEP = 0.25
+
 
 @dataclass(frozen=True)
 class ProbeSamples:
@@ -45,29 +48,47 @@ def draw_probes(
     prior: Prior | None,
     seen: NDArray[np.float64],
     rng: np.random.Generator,
+    telling: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return a design [probes, atoms], atoms = layers * levels; none is drawn again before all others have been.
 
     Atoms are drawn with odds 1 / (1 + precision / mean precision) of the prior: where it is least certain, most often.
-    seen [atoms]: how often earlier probes of this device had each atom; those come last.
+    seen [atoms]: how often earlier probes of this device had each atom; those come last. telling [atoms]: the only
+    ones to draw (see `telling_atoms`; None is all); where there are none, there are no probes.
     """
     atoms = layers * levels
+    drawable = np.arange(atoms) if telling is None else np.flatnonzero(telling)
+    most = min(layers_per_probe, len(np.unique(drawable // levels)))
+    if not most:
+        return np.zeros((0, atoms))
     precision = np.zeros(atoms) if prior is None else prior.precision
     odds = 1.0 / (1.0 + precision / max(float(precision.mean()), 1e-12))
     # The largest of exponential races is a draw without replacement with these odds (Efraimidis and Spirakis 2006).
     order = np.lexsort((rng.exponential(size=atoms) / odds, seen))
     design = np.zeros((probes, atoms))
-    queue = list(order)
+    queue = [atom for atom in order if atom in set(drawable.tolist())]
     for row in design:
         taken: set[int] = set()
-        while len(taken) < min(layers_per_probe, layers):
+        while len(taken) < most:
             if not any(atom // levels not in taken for atom in queue):
-                queue += list(rng.permutation(atoms))
+                queue += list(rng.permutation(drawable))
             atom = next(a for a in queue if a // levels not in taken)
             queue.remove(atom)
             taken.add(int(atom) // levels)
             row[atom] = 1.0
     return design
+
+
+def telling_atoms(layers: Sequence[Layer], levels: Sequence[float], available: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which atoms [atoms] a device can still measure where only `available` [layers] units are left.
+
+    A probe of a layer that the fleet has cut to its level already changes nothing, and one little below it measures a
+    small step: taken for the layer's sensitivity, both would tell the fleet that the layer is free. What was known
+    about such atoms before the fleet dropped their units stays known.
+    """
+    share_gone = 1.0 - available / np.array([layer.units for layer in layers])
+    step = np.asarray(levels)[None, :] - share_gone[:, None]
+    return np.asarray(((share_gone == 0.0)[:, None] | (step >= _SMALLEST_STEP)).ravel(), dtype=np.bool_)
 
 
 def one_at_a_time(layers: int, levels: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from personalization.cutting import Writer, cut_model
@@ -45,7 +46,7 @@ def build_skeleton(architecture: str, config: Mapping[str, Any], attention: str)
     try:
         settings = model_class.config_class.from_dict(copy.deepcopy(dict(config)))
         settings._attn_implementation = attention
-        with torch.random.fork_rng([]), _EmptyOnMeta():
+        with torch.random.fork_rng([]), _EmptyOnMeta(), no_init_weights():
             model: PreTrainedModel = model_class(settings).eval()
     except Exception as error:  # a configuration can be wrong in any way that the class did not foresee
         reason = str(error).strip().partition("\n")[0]

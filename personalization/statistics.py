@@ -122,11 +122,16 @@ def to_vector(statistics: ClientStatistics, layout: StatisticsLayout) -> NDArray
 
 
 def fleet_prior(vector: NDArray[np.float64], layout: StatisticsLayout) -> Prior:
-    """Return the prior that a reduced vector amounts to: sensitivity is weighted_sensitivity / precision."""
+    """Return the prior that a reduced vector amounts to: sensitivity is weighted_sensitivity / precision.
+
+    Cutting more of a layer costs at least as much: a known level is never below a lower known one. Where few clients
+    measured, one on which nothing happens to matter would otherwise make the layer look free.
+    """
     precision = vector[layout.field("precision")]
     weighted = vector[layout.field("weighted_sensitivity")]
     scaled = np.divide(weighted, precision, out=np.zeros_like(weighted), where=precision > 0)
-    return Prior(np.where(precision > 0, from_wire(scaled), 0.0), precision.copy())
+    rising = np.maximum.accumulate(scaled.reshape(layout.layers, layout.levels), axis=1).ravel()
+    return Prior(np.where(precision > 0, from_wire(rising), 0.0), precision.copy())
 
 
 def check(vector: NDArray[np.float64], layout: StatisticsLayout) -> NDArray[np.float64]:

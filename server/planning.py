@@ -1,6 +1,6 @@
 """From one round's reduced statistics to the next plan: what the fleet knows by now, and what everybody can drop."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ class PlanningSettings:
 
     decay: weight of what earlier rounds found, against 1 for the last one; a half forgets half of it every round.
     drop_share: a group is dropped when the fleet keeps at most this share of it on average.
-    drop_clients: fewest replies on which a group is dropped.
+    drop_clients: fewest replies on which a group is dropped; earlier rounds count with decay. Among ten clients
+        there is one who needs what a fifth of the fleet needs nine times in ten, among five two times in three.
     drop_personalized: a layer loses groups only while fewer than this share of clients call it personalized.
     restore_personalized: a layer gets its groups back once more than this share of clients call it personalized.
     restore_every: every so many rounds all dropped groups are put back on probation; 0 is never.
@@ -28,7 +29,7 @@ class PlanningSettings:
 
     decay: float = 0.5
     drop_share: float = 0.02
-    drop_clients: int = 5
+    drop_clients: int = 10
     drop_personalized: float = 0.5
     restore_personalized: float = 0.5
     restore_every: int = 0
@@ -47,17 +48,21 @@ class FleetKnowledge:
     """What the server carries from round to round.
 
     precision [atoms]: summed over clients and, with decay, over rounds. weighted [atoms]: the same sum of precision
-    times sensitivity on the scale of the wire. dropped [groups].
+    times sensitivity on the scale of the wire. kept [groups]: the same sum of the shares that clients kept, and replies
+    [groups] the sum of the clients themselves, both since the group was last handed out. dropped [groups].
     """
 
     precision: Vector
     weighted: Vector
-    dropped: NDArray[np.bool_] = field()
+    kept: Vector
+    replies: Vector
+    dropped: NDArray[np.bool_]
 
     @staticmethod
     def empty(layout: StatisticsLayout) -> "FleetKnowledge":
         """Return what is known before the first round: nothing."""
-        return FleetKnowledge(np.zeros(layout.atoms), np.zeros(layout.atoms), np.zeros(layout.groups, dtype=np.bool_))
+        atoms, groups = np.zeros(layout.atoms), np.zeros(layout.groups)
+        return FleetKnowledge(atoms, atoms, groups, groups, groups.astype(np.bool_))
 
     def prior(self, layout: StatisticsLayout) -> Prior | None:
         """Return the fleet's prior, None while nobody has measured anything."""
@@ -77,16 +82,18 @@ class FleetKnowledge:
         return {
             "precision": self.precision.tolist(),
             "weighted": self.weighted.tolist(),
+            "kept": self.kept.tolist(),
+            "replies": self.replies.tolist(),
             "dropped": np.flatnonzero(self.dropped).tolist(),
-            "groups": len(self.dropped),
         }
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> "FleetKnowledge":
         """Return the knowledge in `record`."""
-        dropped = np.zeros(record["groups"], dtype=np.bool_)
+        sums = {key: np.array(record[key], dtype=np.float64) for key in ("precision", "weighted", "kept", "replies")}
+        dropped = np.zeros(len(sums["kept"]), dtype=np.bool_)
         dropped[record["dropped"]] = True
-        return FleetKnowledge(np.array(record["precision"]), np.array(record["weighted"]), dropped)
+        return FleetKnowledge(**sums, dropped=dropped)
 
 
 def learn(
@@ -107,11 +114,13 @@ def learn(
     precision = settings.decay * knowledge.precision + clients * reduced[layout.field("precision")]
     weighted = settings.decay * knowledge.weighted + clients * reduced[layout.field("weighted_sensitivity")]
     personalized = reduced[layout.field("personalized")][group_layer]
-    kept = reduced[layout.field("group_kept")]
+    kept = settings.decay * knowledge.kept + clients * reduced[layout.field("group_kept")]
+    replies = settings.decay * knowledge.replies + clients
     probation = settings.restore_every > 0 and round_number % settings.restore_every == 0
     restored = (personalized > settings.restore_personalized) | probation
-    unwanted = (kept <= settings.drop_share) & (personalized < settings.drop_personalized)
-    # A group that is dropped already reports 0 kept, which says nothing new: it stays until it is restored.
-    fresh = unwanted & ~knowledge.dropped & (clients >= settings.drop_clients)
+    unwanted = (kept <= settings.drop_share * replies) & (personalized < settings.drop_personalized)
+    fresh = unwanted & ~knowledge.dropped & (replies >= settings.drop_clients)
     dropped = (knowledge.dropped & ~restored) | fresh
-    return FleetKnowledge(precision, weighted, dropped)
+    # A group that is dropped reports 0 kept, which says nothing: it stays until it is restored, and begins anew then.
+    handed_out = ~(dropped | knowledge.dropped)
+    return FleetKnowledge(precision, weighted, kept * handed_out, replies * handed_out, dropped)

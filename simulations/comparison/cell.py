@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from client.app import make_app as make_client_app
 from client.state import MODEL, RECORD
-from personalization.storage import load_personal_model
+from personalization.storage import load_personal_model, read_manifest
 from server.app import make_app as make_server_app
 from server.journal import load_journal
 from server.sampling import sample_size
@@ -46,7 +46,7 @@ def run_cell(cell: Cell, folder: Path) -> Row:
     chosen = {} if arm else {"strategy": cell.method}
     settings = scenario.fleet_settings(out=folder, seed=cell.seed, **chosen)
     world = _worlds().get(cell.fleet_key, scenario, settings)
-    result = _arm(arm, world, settings) if arm else _Fleet(scenario, settings, world, _worlds().first_searches).run()
+    result = _arm(arm, world, settings) if arm else _Fleet(scenario, settings, world, _worlds(), cell.fleet_key).run()
     config = settings.run_config()
     own = ("out-dir", "resume", "engine", "private-data", "min-nodes", *(["strategy"] if arm else []))
     return {
@@ -98,7 +98,8 @@ class _Fleet:
     scenario: Scenario
     settings: FleetSettings
     world: World
-    first_searches: FirstSearches
+    worlds: Worlds
+    fleet_key: str
     accuracies: dict[tuple[int, int], float] = field(default_factory=dict)
     grid: ConditionedGrid | None = None
 
@@ -110,7 +111,7 @@ class _Fleet:
         check_cohort(self.settings.strategy, sample_size(clients - len(roles.late), self.settings.fraction))
         crossed = run_in_process(
             make_server_app(config=config, on_round=self._judge_round),
-            make_client_app(self.world.data, personalize=self.first_searches),
+            make_client_app(self.world.data, personalize=self.worlds.first_searches),
             clients=clients,
             run_config=config,
             node_config=self._node_config,
@@ -150,8 +151,16 @@ class _Fleet:
         for event in self.grid.events:
             if event["round"] == number and event["status"] == REPLIED:
                 client = int(event["client"])
-                model = load_personal_model(client_folder(self.settings.out, client) / MODEL).model
-                self.accuracies[number, client] = self.world.evaluator.row(client, model, number)["personal_accuracy"]
+                self.accuracies[number, client] = self._accuracy(client, number)
+
+    def _accuracy(self, client: int, number: int) -> float:
+        """Return the accuracy of a client's stored model; methods whose first plans are alike share the first ones."""
+        folder, known = client_folder(self.settings.out, client) / MODEL, self.worlds.accuracies
+        key = (self.fleet_key, client, number, read_manifest(folder).weights_sha256)
+        if key not in known:
+            model = load_personal_model(folder).model
+            known[key] = self.world.evaluator.row(client, model, number)["personal_accuracy"]
+        return known[key]
 
     def _round_rows(self) -> list[Row]:
         assert self.grid is not None

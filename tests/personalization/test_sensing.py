@@ -18,13 +18,14 @@ from personalization.sensing import (
     personalized_layers,
     probe_counts,
     take_samples,
+    telling_atoms,
 )
 from personalization.trace import trace_dense
 
 seeds = st.integers(0, 10**6)
 
 
-def draw(layers, levels, probes, *, layers_per_probe=1, prior=None, seen=None, seed=0):
+def draw(layers, levels, probes, *, layers_per_probe=1, prior=None, seen=None, seed=0, telling=None):
     return draw_probes(
         layers,
         levels,
@@ -33,6 +34,7 @@ def draw(layers, levels, probes, *, layers_per_probe=1, prior=None, seen=None, s
         prior=prior,
         seen=np.zeros(layers * levels) if seen is None else seen,
         rng=np.random.default_rng(seed),
+        telling=telling,
     )
 
 
@@ -50,6 +52,30 @@ def test_a_probe_lowers_as_many_different_layers_as_it_should(layers, levels, pr
     per_layer = design.reshape(probes, layers, levels).sum(2)
     assert (per_layer <= 1).all()
     assert (per_layer.sum(1) == min(layers_per_probe, layers)).all()
+
+
+@given(
+    layers=st.integers(1, 6), probes=st.integers(0, 20), layers_per_probe=st.integers(1, 4), seed=seeds, data=st.data()
+)
+def test_only_telling_atoms_are_drawn(layers, probes, layers_per_probe, seed, data):
+    telling = np.array(data.draw(st.lists(st.booleans(), min_size=2 * layers, max_size=2 * layers)))
+    design = draw(layers, 2, probes, layers_per_probe=layers_per_probe, seed=seed, telling=telling)
+    assert not design[:, ~telling].any()
+    assert len(design) == (probes if telling.any() else 0)
+    assert (design.sum(1) == min(layers_per_probe, len(np.unique(np.flatnonzero(telling) // 2)))).all()
+
+
+def test_what_the_fleet_has_dropped_can_no_longer_be_measured():
+    layers = find_layers(build("vit", Shape(mlp=20)).model)
+    units = np.array([layer.units for layer in layers])
+    assert telling_atoms(layers, (0.5, 0.8), units).all()
+    gone = units.copy()
+    mlp = next(layer for layer in layers if layer.units >= 16)
+    for share, expected in ((0.2, [True, True]), (0.5, [False, True]), (0.75, [False, False])):
+        gone[mlp.index] = round(mlp.units * (1.0 - share))
+        telling = telling_atoms(layers, (0.5, 0.8), gone).reshape(-1, 2)
+        assert telling[mlp.index].tolist() == expected
+        assert np.delete(telling, mlp.index, axis=0).all()
 
 
 @given(layers=st.integers(1, 8), levels=st.integers(1, 3), rounds=st.integers(1, 3), seed=seeds)

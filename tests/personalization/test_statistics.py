@@ -155,9 +155,23 @@ def test_every_field_stands_where_the_layout_says(layout, seed):
 @given(layout=layouts, seed=st.integers(0, 10**6))
 def test_one_client_s_vector_gives_its_sensitivities_back_as_the_prior(layout, seed):
     given_statistics = statistics(layout, seed)
+    rising = np.sort(given_statistics.sensitivity.reshape(layout.layers, layout.levels), axis=1).ravel()
+    given_statistics = replace(given_statistics, sensitivity=rising)
     prior = fleet_prior(to_vector(given_statistics, layout), layout)
     np.testing.assert_allclose(prior.sensitivity, given_statistics.sensitivity, rtol=1e-9)
     np.testing.assert_array_equal(prior.precision, given_statistics.precision)
+
+
+def test_a_higher_level_is_never_known_to_cost_less_than_a_lower_one():
+    layout = StatisticsLayout(layers=3, levels=2, groups=4)
+    sensitivity = np.array([0.5, 0.0, 0.1, 0.3, 0.2, 0.0])
+    precision = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.0])
+    vector = np.zeros(layout.size)
+    vector[layout.field("precision")] = precision
+    vector[layout.field("weighted_sensitivity")] = precision * to_wire(sensitivity)
+    found = fleet_prior(vector, layout)
+    np.testing.assert_allclose(found.sensitivity, [0.5, 0.5, 0.1, 0.3, 0.2, 0.0], rtol=1e-9)
+    assert found.precision[5] == 0.0
 
 
 def test_atoms_that_nobody_measured_are_unknown():

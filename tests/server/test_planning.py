@@ -62,6 +62,23 @@ def test_only_groups_that_nobody_keeps_in_generic_layers_are_dropped():
     assert not step(FleetKnowledge.empty(LAYOUT), vector, clients=4).dropped.any()
 
 
+def test_earlier_rounds_count_towards_the_replies_that_dropping_takes():
+    vector = reduced(kept=(0.0, 0.01, 1.0, 1.0))
+    first = step(FleetKnowledge.empty(LAYOUT), vector, clients=7)
+    needed = step(first, reduced(kept=(0.0, 0.5, 1.0, 1.0)), clients=7)
+    assert not first.dropped.any()
+    assert needed.dropped.tolist() == [True, False, False, False]
+    assert step(first, vector, clients=7).dropped.tolist() == [True, True, False, False]
+
+
+def test_a_restored_group_begins_anew():
+    vector = reduced(kept=(0.0, 1.0, 1.0, 1.0))
+    dropped = step(FleetKnowledge.empty(LAYOUT), vector, clients=10)
+    back = step(dropped, vector, clients=10, round_number=3, restore_every=3)
+    assert not step(back, vector, clients=7).dropped.any()
+    assert step(step(back, vector, clients=7), vector, clients=7).dropped[0]
+
+
 def test_a_dropped_group_stays_dropped_until_its_layer_becomes_personal():
     dropped = step(FleetKnowledge.empty(LAYOUT), reduced(kept=(0.0, 1.0, 0.0, 1.0)))
     stays = step(dropped, reduced(kept=(0.0, 1.0, 0.0, 1.0)))
@@ -79,7 +96,7 @@ def test_probation_puts_everything_back():
 def test_knowledge_survives_json_exactly():
     knowledge = step(FleetKnowledge.empty(LAYOUT), reduced(precision=(0.1, 1 / 3), kept=(0, 1, 1, 1)))
     back = FleetKnowledge.from_json(json.loads(json.dumps(knowledge.to_json())))
-    for name in ("precision", "weighted", "dropped"):
+    for name in ("precision", "weighted", "kept", "replies", "dropped"):
         assert np.array_equal(getattr(back, name), getattr(knowledge, name))
 
 
