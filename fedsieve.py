@@ -122,6 +122,13 @@ StepProbesOption = Annotated[
 AdaptHeadOption = Annotated[
     bool, typer.Option(help="Fit the classifier's bias to how often the device sees each class; needs no labels.")
 ]
+StrategyOption = Annotated[
+    str,
+    typer.Option(
+        help="How the server makes one out of the clients' statistics, [PRE+]NAME[:KEY=VALUE...][+POST]: "
+        "for instance `median` or `nnm+median`; docs/strategies.md lists them."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Start of all random numbers; the same seed gives the same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
 
@@ -154,6 +161,7 @@ def simulate(
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
     adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
+    strategy: StrategyOption = "precision-weighted-mean",
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,

@@ -18,7 +18,7 @@ from server.app import make_app as make_server_app
 from server.journal import load_journal
 from server.sampling import sample_size
 from simulations.arms.base import World
-from simulations.arms.registry import run_arm
+from simulations.arms.registry import find_arm, run_arm
 from simulations.comparison.cells import ARM_PREFIX, Cell
 from simulations.comparison.first_search import FirstSearches
 from simulations.comparison.worlds import Worlds, model_facts
@@ -53,7 +53,7 @@ def run_cell(cell: Cell, folder: Path) -> Row:
         **result,
         "clients": [{**row, **_role(row["client"], scenario, world)} for row in result["clients"]],
         "model": model_facts(world),
-        "settings": {key: value for key, value in sorted(config.items()) if key not in own},
+        "settings": {key: value for key, value in sorted(config.items()) if key not in own} | _decided_by(arm),
         "timing": clock.read(),
     }
 
@@ -75,6 +75,11 @@ class _Clock:
         reused = self._searches.reused_seconds - self._reused
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         return {"wall_seconds": wall + reused, "cpu_seconds": cpu + reused, "reused_seconds": reused}
+
+
+def _decided_by(arm: str | None) -> Row:
+    """Return what decides an arm beside the fleet's settings."""
+    return {} if arm is None else {f"arm-{key}": value for key, value in find_arm(arm).hyper_parameters().items()}
 
 
 def _arm(name: str, world: World, settings: FleetSettings) -> Row:

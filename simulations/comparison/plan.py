@@ -10,6 +10,7 @@ from server.sampling import sample_size
 from simulations.arms.registry import ARMS
 from simulations.comparison.cells import ARM_PREFIX
 from simulations.comparison.comparison import Comparison, Point
+from simulations.comparison.worlds import check_fleets
 from simulations.conditions.roles import assign_roles
 from simulations.fleet import check_cohort
 from simulations.scenario import Scenario, read_scenario
@@ -25,7 +26,7 @@ def plan_comparison(
     strategies: specifications with commas between. arms: names with commas between, `all` or `none`. scenario: a
     bundled name or a file. sweeps: `setting=value,value`, see `Scenario.setting_path`; all combinations are run. seeds:
     how many, from first_seed on. Raises UserError for whatever a cell would stumble over: unknown names, values out of
-    range, cohorts too small.
+    range, cohorts too small, data and models that do not work.
     """
     if seeds < 1 or first_seed < 0:
         raise UserError(f"{seeds} seeds from {first_seed}: expected 1 or more, from 0 or more")
@@ -34,12 +35,14 @@ def plan_comparison(
         raise UserError("no strategies to compare: name one or more, with commas between")
     base = read_scenario(scenario)
     sweep = _read_sweeps(base, sweeps)
-    points = []
+    points, scenarios = [], []
     for values in itertools.product(*sweep.values()):
         point, found = _point(base, dict(zip(sweep, values, strict=True)))
         for spec in specs:
             _check_cohort(found, spec, where=f" at {point.label}" if sweep else "")
         points.append(point)
+        scenarios.append(found)
+    check_fleets(scenarios)
     return Comparison(
         methods=(*specs, *(f"{ARM_PREFIX}{name}" for name in _read_arms(arms))),
         scenario=base.to_dict(),

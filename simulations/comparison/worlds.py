@@ -2,6 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +21,8 @@ from simulations.private_data import FleetData, make_fleet_data
 from simulations.scenario import Scenario
 
 _KEPT_WORLDS = 2
+# The settings of a fleet that decide what its clients hold.
+_DATA_FIELDS = ("model", "data", "partition", "clients", "classes_per_client", "samples", "alpha", "reuse")
 
 
 class Worlds:
@@ -71,6 +75,22 @@ class Worlds:
         if self._dense is None or self._dense[0] != key:
             self._dense = key, logits(backbone.model, pixels)
         return self._dense[1]
+
+
+def check_fleets(scenarios: Sequence[Scenario]) -> None:
+    """Raise UserError where model or data of one of `scenarios` do not work or can't be shared out as it asks."""
+    backbones: dict[str, Backbone] = {}
+    seen = []
+    for scenario in scenarios:
+        asked = {name: scenario.fleet[name] for name in _DATA_FIELDS}
+        if asked not in seen:
+            seen.append(asked)
+            settings = scenario.fleet_settings(out=Path(), seed=0)
+            model = str(settings.run_config()["model"])
+            backbone = backbones.setdefault(model, load_backbone(model))
+            make_fleet_data(
+                settings.run_config(), settings.clients, InputFacts(backbone.preprocessing, backbone.labels)
+            )
 
 
 def _fleet_data(scenario: Scenario, settings: FleetSettings, backbone: Backbone, clients: int) -> FleetData:
