@@ -16,8 +16,15 @@ def round_line(record: Mapping[str, Any], rounds: int) -> str:
     return (
         f"{name}: {record['clients_replied']} of {record['clients_sampled']} clients replied, "
         f"{format_bytes(record['downlink_bytes'])} down, {format_bytes(record['uplink_bytes'])} up, "
-        f"{record['seconds']:.1f} s"
+        f"{record['seconds']:.1f} s{_problems(record)}"
     )
+
+
+def _problems(record: Mapping[str, Any]) -> str:
+    """Say how many clients failed how, and why a round taught nothing."""
+    failed = [f"{count} {name}" for name, count in record.get("failures", {}).items()]
+    reasons = [*failed, *([f"not learned: {record['not_learned']}"] if "not_learned" in record else [])]
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 class RoundProgress:

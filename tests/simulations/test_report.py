@@ -12,7 +12,7 @@ from rich.console import Console
 from simulations.report.figures import DENSE_NAME, accuracy_against_size, bytes_by_round, layer_names, personal_cells
 from simulations.report.page import page, write_report
 from simulations.report.picture import picture, round_step
-from simulations.report.progress import RoundProgress
+from simulations.report.progress import RoundProgress, round_line
 from simulations.report.tables import clients_table, extreme_clients, summary_table
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
@@ -205,3 +205,9 @@ def test_the_bar_follows_answers_and_each_round_has_a_line():
     text = console.export_text()
     assert "round 1: 1 of 2 clients replied" in text
     assert "final pass" in text
+
+
+def test_the_line_of_a_round_says_what_went_wrong(report):
+    record = {**report["rounds"][1], "failures": {"invalid_reply": 2, "no_reply": 1}, "not_learned": "too few"}
+    assert round_line(record, 9).endswith("4.0 s (2 invalid_reply; 1 no_reply; not learned: too few)")
+    assert round_line(report["rounds"][1], 9).endswith("4.0 s")
