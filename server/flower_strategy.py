@@ -4,13 +4,14 @@ It samples and reduces; journal, resume, and the transfer of the backbone are th
 """
 
 from collections.abc import Iterable
-from logging import INFO
+from logging import INFO, WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from personalization.errors import UserError
 from personalization.statistics import StatisticsError, StatisticsLayout
 from server.sampling import sample_nodes
 from strategies.base import Strategy, Vector
@@ -51,12 +52,17 @@ class StatisticsStrategy(FlowerStrategy):
         return _messages(sorted(grid.get_node_ids()), arrays, config, server_round, MessageType.EVALUATE)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return the reduced vector, None if nobody sent a valid one."""
+        """Return the reduced vector, None if too few clients for the strategy sent a valid one."""
         vectors = []
         for reply in replies:
             vector = self._vector(reply, server_round)
             if vector is not None:
                 vectors.append(vector)
+        try:
+            self._strategy.check_cohort(len(vectors))
+        except UserError as error:
+            log(WARNING, "round %d teaches nothing: %s", server_round, error)
+            return None
         if not vectors:
             return None
         return MetricRecord({REDUCED: self._strategy(vectors, self._layout).tolist()})
@@ -70,7 +76,8 @@ class StatisticsStrategy(FlowerStrategy):
             return None
         try:
             return read_reply(reply.content, self._layout, version)
-        except StatisticsError:
+        except StatisticsError as error:
+            log(WARNING, "round %d: refused what node %d sent: %s", version, reply.metadata.src_node_id, error)
             return None
 
 

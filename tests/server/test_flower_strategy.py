@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -8,8 +9,55 @@ from server.flower_strategy import REDUCED, StatisticsStrategy
 from simulations.engine import run_in_process
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.protocol import reply_content
+from strategies.registry import STRATEGIES, make_strategy
 
 LAYOUT = StatisticsLayout(layers=2, levels=1, groups=3)
+
+
+@pytest.mark.parametrize("spec", [*STRATEGIES, "nnm+median", "bucketing+krum", "median+adam", "mean+momentum"])
+def test_every_strategy_is_a_strategy_of_flower_and_refuses_what_is_not_finite(spec):
+    honest = np.full(LAYOUT.size, 0.25)
+    client = ClientApp()
+
+    def answer(message, context):
+        vector = honest.copy()
+        if context.node_config["partition-id"] == 0:
+            vector[2] = np.nan
+        return Message(reply_content(vector, int(message.metadata.group_id)), reply_to=message)
+
+    client.train()(answer)
+    client.evaluate()(answer)
+    results = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid, context):
+        strategy = StatisticsStrategy(make_strategy(spec), LAYOUT)
+        results.append(strategy.start(grid, ArrayRecord(), num_rounds=2, evaluate_config=ConfigRecord()))
+
+    run_in_process(server, client, clients=9, run_config={})
+    for number in (1, 2):
+        np.testing.assert_allclose(results[0].train_metrics_clientapp[number][REDUCED], honest, atol=1e-9)
+
+
+def test_flowers_own_loop_goes_on_when_a_round_is_too_small_for_the_strategy():
+    client = ClientApp()
+
+    def answer(message, context):
+        return Message(reply_content(np.full(LAYOUT.size, 0.5), int(message.metadata.group_id)), reply_to=message)
+
+    client.train()(answer)
+    client.evaluate()(answer)
+    results = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid, context):
+        strategy = StatisticsStrategy(make_strategy("krum:attackers=1"), LAYOUT)
+        results.append(strategy.start(grid, ArrayRecord(), num_rounds=2, evaluate_config=ConfigRecord()))
+
+    run_in_process(server, client, clients=4, run_config={})
+    assert results[0].train_metrics_clientapp == {}
 
 
 def test_flowers_own_loop_reduces_vectors_and_leaves_out_what_is_not_one():
