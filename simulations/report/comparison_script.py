@@ -74,7 +74,7 @@ function update() {
     if (layout.meta?.rowHeight) {
       const labels = new Set(traces.map(trace => trace.y[0]));
       const lines = Math.max(1, ...[...labels].map(label => label.split('<br>').length));
-      copy.height = 80 + Math.max(layout.meta.rowHeight, 15 * lines + 2) * labels.size;
+      copy.height = 80 + (layout.meta.labelHeight || 0) + Math.max(layout.meta.rowHeight, 15 * lines + 2) * labels.size;
       Object.assign(copy.yaxis, {autorange: false, range: [labels.size - 0.5, -0.5]});
     }
     if (layout.meta?.strips) traces = joined(traces);

@@ -25,6 +25,7 @@ _WITHOUT = ("none", "benign", "", None, False)
 _DIVERGING = [[0, "#d55e00"], [0.5, "#ffffff"], [1, "#0072b2"]]
 # Pixels that the methods' names and one written number take.
 _LABEL_WIDTH, _CELL_WIDTH = 180, 52
+_SLANTED_LETTER = 5  # pixels of height for each letter of a label at 45 degrees
 
 
 def swept(summary: Summary) -> list[str]:
@@ -120,9 +121,11 @@ def differences_over(summary: Summary, key: str) -> go.Figure:
             )
     ends = {"cmin": -100 * largest, "cmax": 100 * largest, "showscale": False}
     wide = _LABEL_WIDTH + _CELL_WIDTH * len(summary["sweep"][key])
-    figure.update_layout(coloraxis={"colorscale": _DIVERGING, **ends}, meta={"strips": True, "minWidth": wide})
+    longest = max(len(value_name(value)) for value in summary["sweep"][key])
+    meta = {"strips": True, "minWidth": wide, "labelHeight": round(_SLANTED_LETTER * longest)}
+    figure.update_layout(coloraxis={"colorscale": _DIVERGING, **ends}, meta=meta)
     figure.update_xaxes(type="category", tickangle=-45)
-    return finish(figure, escape(key), "", row_height=26)
+    return finish(figure, "", "", row_height=26)  # the heading names the setting
 
 
 def reference_value(values: Sequence[Any]) -> Any:
