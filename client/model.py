@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from client.state import MODEL, ClientState, report
+from client.vault.vault import DamagedEntryError
 from personalization.errors import UserError
 from personalization.manifest import Manifest
 from personalization.storage import (
@@ -43,15 +44,12 @@ def load_model(state: ClientState) -> LoadedPersonalModel:
         return load_personal_model(state.path(MODEL))
     for version in reversed(state.versions(MODEL)):
         try:
-            manifest = Manifest.from_json(state.read(f"{MODEL}/{version}/{MANIFEST_FILE}").decode(), MANIFEST_FILE)
-            weights = state.read(f"{MODEL}/{version}/{manifest.weights_file}")
+            text = state.vault.read(f"{MODEL}/{version}/{MANIFEST_FILE}").decode()
+            manifest = Manifest.from_json(text, MANIFEST_FILE)
+            weights = state.vault.read(f"{MODEL}/{version}/{manifest.weights_file}")
             return unpack_personal_model(PackedPersonalModel(manifest, weights))
-        except FileNotFoundError:
-            report(
-                f"{state.folder}: the personal model of plan {version} is damaged; the one before it goes on serving"
-            )
-        except UserError as error:
-            report(f"{state.folder}: the personal model of plan {version} does not load: {error}")
+        except (FileNotFoundError, DamagedEntryError, UserError) as error:
+            report(f"the personal model of plan {version} is damaged, an earlier one is looked for: {error}")
     raise UserError(f"{state.folder}: no personal model here; the next plan that this device takes part in makes one")
 
 

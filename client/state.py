@@ -53,9 +53,11 @@ class ClientState:
         """
         own, run = context.node_config, context.run_config
         if own.get("state-dir"):
+            folder = Path(str(own["state-dir"]))
             with _as_client_error():
                 access = find_access(own, os.environ)
-            return ClientState(Path(str(own["state-dir"])), access=access)
+                _refuse_inside(folder, own)
+            return ClientState(folder, access=access)
         parent = run.get("state-dir") or (run.get("out-dir") and str(Path(str(run["out-dir"])) / "clients"))
         if not parent or "partition-id" not in own:
             raise ClientError(ClientFailure.STATE_UNWRITABLE, "no state-dir in the node configuration")
@@ -91,6 +93,14 @@ class ClientState:
         finally:
             self._lock.__exit__(None, None, None)
 
+    def change_key(self) -> None:
+        """Encrypt everything with a new key. Raises OSError, and ClientError if there is none to change."""
+        with self.exclusive():
+            if self.vault is None:
+                raise ClientError(ClientFailure.STATE_UNWRITABLE, "no key is configured, so there is none to change")
+            with _as_client_error():
+                self.vault.reseal()
+
     def path(self, name: str) -> Path:
         """Return where a file or folder of this state is if it is kept plainly."""
         return self.folder / name
@@ -100,7 +110,8 @@ class ClientState:
         if self.vault is None:
             return self.path(name).read_bytes()
         try:
-            return self.vault.read(name)
+            with _as_client_error():
+                return self.vault.read(name)
         except DamagedEntryError as error:
             report(str(error))
             raise FileNotFoundError(str(error)) from error
@@ -191,6 +202,12 @@ class ClientState:
 def report(line: str) -> None:
     """Say in the node's own log, in one line, what was found damaged and given up."""
     logging.getLogger("fedsieve").warning("%s", line)
+
+
+def _refuse_inside(folder: Path, own: Mapping[str, object]) -> None:
+    for setting in ("vault-key-file", "vault-counter-file"):
+        if own.get(setting) and Path(str(own[setting])).resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{setting}: inside the state-dir {folder}, where it protects nothing; keep it elsewhere")
 
 
 def _samples_name(version: int) -> str:

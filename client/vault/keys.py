@@ -103,7 +103,7 @@ class KeyringKey:
             self._keyring: Any = importlib.import_module("keyring")
         except ImportError:
             raise UserError(
-                "vault-keyring needs the package keyring: pip install keyring, or use vault-key-file"
+                "vault-keyring needs the package keyring: pip install fedsieve[keyring], or use vault-key-file"
             ) from None
 
     def ring(self) -> tuple[VaultKey, ...]:

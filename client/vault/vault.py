@@ -192,7 +192,7 @@ class Vault:
                 "it is given up and the server asked for everything again"
             )
             index = None
-        elif index is None and (floor or any(copies)):
+        elif index is None and (floor or any(copies) or any(self.folder.glob("*.sealed"))):
             self._report(f"{self.folder}: the vault's index is lost; the server is asked for everything again")
         elif opened.problems and index is not None:
             self._report(f"{self.folder}: {'; '.join(opened.problems)}; the other copy of the index is used")
