@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 from vaults import Place
 
+from client.vault import vault as vault_module
 from client.vault.access import find_access
 from client.vault.keys import EnvironmentKey, KeyFile, KeyringKey, create_key_file
 from client.vault.sealing import VaultKey
@@ -172,3 +173,23 @@ def test_an_empty_vault_can_change_its_key(place):
     assert place.key_file.read_text() != before
     place.open().change({"a": b"1"})
     assert place.contents() == {"a": b"1"}
+
+
+def test_a_change_of_keys_after_an_interrupted_one_loses_no_key(place, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    place.open().change({"a": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyFile, "promote", fail)  # everything is encrypted with the new key, which is not in its place
+        with pytest.raises(OSError, match="No space"):
+            place.open().reseal()
+    assert place.contents() == {"a": b"1"}
+    with monkeypatch.context() as patch:
+        patch.setattr(vault_module, "write_atomically", fail)
+        with pytest.raises(OSError, match="No space"):
+            place.open().reseal()
+    assert place.contents() == {"a": b"1"}
+    place.open().reseal()
+    assert place.contents() == {"a": b"1"}
+    assert place.lines == []
