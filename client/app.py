@@ -31,16 +31,18 @@ def make_app(
     def answer_message(message: Message, context: Context) -> Message:
         from client.work import answer
 
-        content = answer(
-            message.content,
-            state=ClientState.of(context),
-            shelf=shelf,
-            client=_client_name(context),
-            node_config=context.node_config,
-            run_config=context.run_config,
-            load=load,
-            personalize=personalize,
-        )
+        state = ClientState.of(context)
+        with state.exclusive():
+            content = answer(
+                message.content,
+                state=state,
+                shelf=shelf,
+                client=_client_name(context),
+                node_config=context.node_config,
+                run_config=context.run_config,
+                load=load,
+                personalize=personalize,
+            )
         return Message(content, reply_to=message)
 
     app.train()(answer_message)

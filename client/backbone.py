@@ -3,6 +3,7 @@
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -97,14 +98,24 @@ def _store(content: RecordDict, state: ClientState) -> None:
 
 
 def _read_cache(state: ClientState) -> tuple[BackboneManifest, dict[str, Tensor]]:
-    path = state.path(CACHE)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            manifest = _from_json((file.metadata() or {})["manifest"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        text, tensors = _read_file(state.path(CACHE)) if state.vault is None else _read_bytes(state.read(CACHE))
+        manifest = _from_json(text)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ClientError(ClientFailure.BACKBONE_MISSING, "no readable backbone in the cache") from error
     return manifest, tensors
+
+
+def _read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {})["manifest"]
+        return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _read_bytes(raw: bytes) -> tuple[str, dict[str, Tensor]]:
+    # The format: 8 bytes with the length of a header in JSON, the header, the tensors.
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return str(header["__metadata__"]["manifest"]), safetensors.torch.load(raw)
 
 
 def _assemble(manifest: BackboneManifest, tensors: dict[str, Tensor]) -> LocalBackbone:

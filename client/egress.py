@@ -64,6 +64,6 @@ def _remember(error: Exception, code: ClientFailure, context: Context) -> None:
     text = "".join(traceback.format_exception(error))
     record = {"code": code.name.lower(), "message": str(error), "traceback": text}
     try:
-        ClientState.of(context).write("last_error.json", json.dumps(record, indent=1).encode())
+        ClientState.of(context).write_error(json.dumps(record, indent=1).encode())
     except (OSError, ClientError):
         return  # there is no place left to tell; the code still reaches the server

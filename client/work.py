@@ -8,15 +8,16 @@ from flwr.app import RecordDict
 
 from client.backbone import BackboneShelf, LocalBackbone
 from client.data import Config, PrivateData, PrivateSamples
+from client.model import keep_model
 from client.settings import read_settings
-from client.state import MODEL, ClientState
+from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import dropped_units, share_kept
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
 from personalization.statistics import ClientStatistics, to_vector
-from personalization.storage import save_personal_model
+from personalization.storage import pack_personal_model
 from strategies.protocol import read_plan, reply_content
 
 Personalize = Callable[..., Personalization]
@@ -66,8 +67,7 @@ def _keep(
 ) -> None:
     state.save_samples(plan.version, result.samples, data=samples.fingerprint())
     preprocessing = backbone.facts.preprocessing
-    save_personal_model(
-        state.path(MODEL),
+    packed = pack_personal_model(
         result.model,
         layers=backbone.layers,
         kept=result.kept,
@@ -77,6 +77,7 @@ def _keep(
         dtype=backbone.dtype,
         extra={"plan": plan.version},
     )
+    keep_model(state, plan.version, packed)
     state.add_record(plan.version, _entry(backbone, samples, result))
 
 

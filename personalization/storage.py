@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -37,6 +37,18 @@ class LoadedPersonalModel:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class PackedPersonalModel:
+    """A personal model as it is stored: its manifest and the bytes of its weights file (safetensors)."""
+
+    manifest: Manifest
+    weights: bytes
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files of the model by name, in the order in which they have to be written: the manifest last."""
+        return {self.manifest.weights_file: self.weights, MANIFEST_FILE: self.manifest.to_json().encode()}
+
+
 def save_personal_model(
     folder: Path | str,
     model: nn.Module,
@@ -49,14 +61,38 @@ def save_personal_model(
     dtype: str = "float32",
     extra: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Save `model`, cut by `cut_model` with these `layers` of the dense model and these `kept` units.
+    """Pack `model` (see `pack_personal_model`) and write it to `folder` (see `write_personal_model`)."""
+    packed = pack_personal_model(
+        model,
+        layers=layers,
+        kept=kept,
+        backbone=backbone,
+        labels=labels,
+        preprocessing=preprocessing,
+        dtype=dtype,
+        extra=extra,
+    )
+    write_personal_model(folder, packed)
+    return packed.manifest
+
+
+def pack_personal_model(
+    model: nn.Module,
+    *,
+    layers: Sequence[Layer],
+    kept: Sequence[NDArray[np.int64]],
+    backbone: str = "",
+    labels: Sequence[str] = (),
+    preprocessing: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    extra: Mapping[str, Any] | None = None,
+) -> PackedPersonalModel:
+    """Return `model`, cut by `cut_model` with these `layers` of the dense model and these `kept` units, to be stored.
 
     dtype: `float32` (exact) or `float16` (half the bytes; rounded once). backbone, labels, preprocessing and extra
-    are kept in the manifest as they are. Files can be read by their owner only. A model saved before in `folder`
-    stays valid until the new one is complete. Raises UserError when the disk is full or the folder cannot be written,
-    and for a model that is not one of transformers or does not fit `dtype`.
+    are kept in the manifest as they are. Raises UserError for a model that is not one of transformers or does not
+    fit `dtype`.
     """
-    folder = Path(folder)
     if dtype not in STORED_DTYPES:
         raise UserError(f"dtype {dtype!r}: expected one of {', '.join(STORED_DTYPES)}")
     if not isinstance(model, PreTrainedModel):
@@ -84,9 +120,27 @@ def save_personal_model(
         labels=tuple(labels),
         extra=dict(extra or {}),
     )
-    manifest = Manifest.from_json(manifest.to_json(), str(folder / MANIFEST_FILE))  # as it will be read
-    _write(folder, manifest, data)
-    return manifest
+    return PackedPersonalModel(Manifest.from_json(manifest.to_json(), MANIFEST_FILE), data)  # as it will be read
+
+
+def write_personal_model(folder: Path | str, packed: PackedPersonalModel) -> None:
+    """Write a packed model to `folder`, in files that their owner only can read.
+
+    A model saved before in `folder` stays valid until the new one is complete. Raises UserError when the disk is full
+    or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, data in packed.files().items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        _remove_unnamed(folder)
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{folder}: the personal model was not saved ({reason}); a model saved before is kept"
+        ) from None
+    _remove_unnamed(folder)
 
 
 def load_personal_model(folder: Path | str) -> LoadedPersonalModel:
@@ -97,11 +151,27 @@ def load_personal_model(folder: Path | str) -> LoadedPersonalModel:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    return _assemble(manifest, _read_weights(folder / manifest.weights_file, manifest), str(folder))
+
+
+def unpack_personal_model(packed: PackedPersonalModel) -> LoadedPersonalModel:
+    """Load what `pack_personal_model` packed, as `load_personal_model` does. Raises UserError likewise."""
+    manifest, name = packed.manifest, packed.manifest.weights_file
+    _check_size(len(packed.weights), manifest, name)
+    _check_hash(hashlib.sha256(packed.weights).hexdigest(), manifest, name)
+    try:
+        tensors = load(packed.weights)
+    except SafetensorError as error:
+        raise UserError(f"{name}: not readable as safetensors ({error}); save the personal model again") from None
+    return _assemble(manifest, tensors, "personal model")
+
+
+def _assemble(manifest: Manifest, stored: Mapping[str, Tensor], source: str) -> LoadedPersonalModel:
     model = build_personal_skeleton(manifest)
-    tensors = _read_weights(folder / manifest.weights_file, manifest)
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
     for second, first in manifest.tied.items():
         if first not in tensors or second in tensors:
-            raise UserError(f"{folder / MANIFEST_FILE}: tied parameters {second} and {first} are not in the weights")
+            raise UserError(f"{source}: tied parameters {second} and {first} are not in the weights")
         tensors[second] = tensors[first]
     try:
         model.load_state_dict(tensors, strict=True, assign=True)
@@ -113,7 +183,7 @@ def load_personal_model(folder: Path | str) -> LoadedPersonalModel:
             decoder.generation_config = GenerationConfig.from_dict(manifest.generation)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: weights and manifest do not fit together ({reason})") from None
+        raise UserError(f"{source}: weights and manifest do not fit together ({reason})") from None
     return LoadedPersonalModel(model.eval(), manifest)
 
 
@@ -160,21 +230,6 @@ def _layer_record(model: nn.Module, layer: Layer, units: NDArray[np.int64]) -> L
     )
 
 
-def _write(folder: Path, manifest: Manifest, data: bytes) -> None:
-    text = manifest.to_json().encode()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(folder / manifest.weights_file, data)
-        write_atomically(folder / MANIFEST_FILE, text)
-    except OSError as error:
-        _remove_unnamed(folder)
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{folder}: the personal model was not saved ({reason}); a model saved before is kept"
-        ) from None
-    _remove_unnamed(folder)
-
-
 def _remove_unnamed(folder: Path) -> None:
     """Remove weights that the manifest in place does not name; what cannot be removed is left to the next save."""
     with contextlib.suppress(OSError, UserError):
@@ -187,19 +242,25 @@ def _remove_unnamed(folder: Path) -> None:
 
 def _read_weights(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
-        size = path.stat().st_size
-        if size != manifest.weights_bytes:
-            raise UserError(
-                f"{path}: {size} bytes, expected {manifest.weights_bytes}; the file is truncated or changed, "
-                "save the personal model again"
-            )
+        _check_size(path.stat().st_size, manifest, path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != manifest.weights_sha256:
-            raise UserError(f"{path}: its hash is not the manifest's; the file was changed, save the model again")
-        tensors = load_file(path)
+        _check_hash(digest, manifest, path)
+        return load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: missing, though the manifest names it; save the personal model again") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); save the personal model again") from None
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def _check_size(size: int, manifest: Manifest, source: Path | str) -> None:
+    if size != manifest.weights_bytes:
+        raise UserError(
+            f"{source}: {size} bytes, expected {manifest.weights_bytes}; the file is truncated or changed, "
+            "save the personal model again"
+        )
+
+
+def _check_hash(digest: str, manifest: Manifest, source: Path | str) -> None:
+    if digest != manifest.weights_sha256:
+        raise UserError(f"{source}: its hash is not the manifest's; the file was changed, save the model again")
