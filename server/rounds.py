@@ -17,6 +17,8 @@ from server.journal import Journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
 from server.settings import ServerSettings
+from server.signing import PlanSigner
+from server.signing_key import next_series, read_signing_key
 from strategies.base import Strategy
 
 OnRound = Callable[[dict[str, Any]], None]
@@ -36,7 +38,8 @@ class FleetServer:
         run_config: Mapping[str, Any],
         on_round: OnRound | None = None,
     ) -> None:
-        """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does.
+        """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does,
+        and for a signing key that can't be used.
 
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
         """
@@ -53,6 +56,7 @@ class FleetServer:
             empty=FleetKnowledge.empty(backbone.layout),
             resume=settings.resume,
         )
+        self._signer = _make_signer(settings, self.journal)
         strategy.restore(self.journal.strategy)
 
     def run(self, grid: Grid) -> Journal:
@@ -114,6 +118,7 @@ class FleetServer:
                 believed=self.journal.nodes,
                 message_type=message_type,
                 deadline=self.settings.deadline,
+                signer=self._signer,
             )
             outcome.add(answered)
         if not outcome.vectors and (
@@ -190,3 +195,12 @@ class FleetServer:
             "later_messages": traffic.later,
             "later_bytes": traffic.later_bytes,
         }
+
+
+def _make_signer(settings: ServerSettings, journal: Journal) -> PlanSigner | None:
+    if settings.signing_key_file is None:
+        return None
+    key = read_signing_key(settings.signing_key_file)
+    if not journal.series:
+        journal.series = next_series(settings.signing_key_file)
+    return PlanSigner(key, journal.series)
