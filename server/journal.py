@@ -26,6 +26,7 @@ class Journal:
     in the report. nodes: for each node id what it lacks, see `GenericBackbone.request`. groups: what is known of each
     group of clients, and placed: the group of each node id, where the strategy makes groups. strategy: its own state.
     final: the record of the final pass, None until it is done. series: the run's number if its plans are signed.
+    placed_late: whether the final pass placed clients first, and so took one version more.
     """
 
     settings: dict[str, Any]
@@ -38,6 +39,7 @@ class Journal:
     strategy: dict[str, list[float]] = field(default_factory=dict)
     final: dict[str, Any] | None = None
     series: int = 0
+    placed_late: bool = False
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -52,6 +54,7 @@ class Journal:
             "strategy": self.strategy,
             "final": self.final,
             "series": self.series,
+            "placed_late": self.placed_late,
         }
         write_json(folder / JOURNAL, record)
 
@@ -79,6 +82,7 @@ def load_journal(folder: Path) -> Journal:
             record["strategy"],
             record["final"],
             int(record.get("series", 0)),
+            bool(record.get("placed_late", False)),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error

@@ -87,11 +87,14 @@ class FleetServer:
         nodes = self._nodes(grid)
         number, placing = self.settings.rounds + 1, Traffic()
         unplaced = [node for node in nodes if node not in self.journal.placed] if self.strategy.groups > 1 else []
-        if unplaced:
+        if unplaced and not self.journal.placed_late:
             # A client that no round has asked is placed by its first statistics, and only then gets its group's plan.
             first = self._exchange(grid, number, unplaced, self.settings.probes, MessageType.TRAIN)
             self.journal.placed.update(self.strategy.place(first.vectors, self.backbone.layout))
-            number, placing = number + 1, first.traffic
+            self.journal.placed_late, placing = True, first.traffic
+            # Saved at once: clients that answer the next version refuse this one from then on.
+            self.journal.save(self.folder)
+        number += self.journal.placed_late
         outcome = self._exchange(grid, number, nodes, self.settings.final_probes, MessageType.EVALUATE)
         outcome.traffic.add(placing)
         record = self._record(number, len(nodes), outcome)
