@@ -1,4 +1,4 @@
-"""The command line: simulate a fleet, compare strategies, personalize one device, predict with a personal model.
+"""The command line: simulate a fleet, compare strategies, personalize one device, predict, enrol edge devices.
 
 Heavy packages are imported inside the commands, so that `fedsieve --help` answers at once.
 """
@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from deployment.cli import enroll
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
 
@@ -332,6 +333,9 @@ def predict(
         typer.echo(json.dumps(predictions, indent=2))
     else:
         Console().print(predictions_table(predictions))
+
+
+app.command()(enroll)
 
 
 def main() -> None:

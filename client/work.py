@@ -11,6 +11,7 @@ from client.data import Config, PrivateData, PrivateSamples
 from client.model import keep_model
 from client.settings import read_settings
 from client.state import ClientState
+from client.verification import check_request, read_trust
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import dropped_units, share_kept
 from personalization.pipeline import Personalization
@@ -37,9 +38,13 @@ def answer(
     """Return the reply to a request: the statistics vector for its plan and the plan's version.
 
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
-    attempt at this version left is replaced. Raises what the egress guard turns into codes.
+    attempt at this version left is replaced. A device that has a key to check plans with stores nothing of a request
+    before it has. Raises what the egress guard turns into codes.
     """
     plan, layout, root = read_plan(content)
+    trust = read_trust(node_config)
+    if trust is not None:
+        check_request(content, trust, state)
     backbone = shelf.get(content, state, root, plan.dropped)
     settings = read_settings(run_config, node_config, plan, client)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):

@@ -18,6 +18,10 @@ class ClientFailure(IntEnum):
     """The reply held something that may not leave; the guard stopped it."""
     FAILED = 106
     """Anything else. What happened stands in the client's own log."""
+    PLAN_UNTRUSTED = 107
+    """The plan is not signed by the key, the fleet or for the model that this device was enrolled with."""
+    PLAN_OUTDATED = 108
+    """The plan is older than one that this device has seen, or another one of the same version."""
 
 
 class ClientError(Exception):

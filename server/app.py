@@ -21,20 +21,12 @@ def make_app(*, config: Mapping[str, ConfigValue] | None = None, on_round: OnRou
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         # Imported here, so that loading the app stays quick where only its existence is asked for.
-        from personalization.backbone import load_backbone
-        from server.backbone import GenericBackbone
+        from server.backbone import load_generic_backbone
 
         run_config: dict[str, Any] = {**context.run_config, **(config or {})}
         settings = read_settings(run_config)
         strategy = make_strategy(settings.strategy)
-        loaded = load_backbone(settings.model)
-        preprocessing = loaded.preprocessing
-        description = {
-            "identifier": loaded.identifier,
-            "labels": list(loaded.labels),
-            "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
-        }
-        backbone = GenericBackbone(loaded.model, description, settings.levels)
+        backbone = load_generic_backbone(settings.model, settings.levels)
         FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round).run(grid)
 
     return app

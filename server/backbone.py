@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from personalization.backbone import load_backbone
 from personalization.groups import unit_groups
 from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
@@ -84,3 +85,15 @@ class GenericBackbone:
         for layer, fold in group_folds(self.model, self.layers, self.groups, lacking).items():
             tensors[f"fold.{layer}"] = fold
         return tensors
+
+
+def load_generic_backbone(model: str, levels: int) -> GenericBackbone:
+    """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels. Raises UserError."""
+    loaded = load_backbone(model)
+    preprocessing = loaded.preprocessing
+    description = {
+        "identifier": loaded.identifier,
+        "labels": list(loaded.labels),
+        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+    }
+    return GenericBackbone(loaded.model, description, levels)

@@ -14,6 +14,7 @@ from personalization.codes import ClientFailure, failure_name
 from personalization.plan import Plan
 from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
+from server.signing import PlanSigner
 from strategies.protocol import MANIFEST, read_reply
 
 NO_REPLY = "no_reply"
@@ -88,17 +89,20 @@ def exchange(
     believed: Mapping[int, NDArray[np.bool_]],
     message_type: str = MessageType.TRAIN,
     deadline: float,
+    signer: PlanSigner | None = None,
 ) -> Outcome:
     """Send `plan` to `nodes` with what each is believed to lack; return what they answer within `deadline` seconds.
 
     believed: for each node that has the backbone the groups [groups] that it lacks. A node whose cache turns out to
-    be something else gets everything in a second message, once.
+    be something else gets everything in a second message, once. signer: signs every request, if given.
     """
     outcome = Outcome()
     nodes = list(nodes)
-    again = _ask(grid, backbone, plan, nodes, {n: believed.get(n) for n in nodes}, message_type, deadline, outcome)
+    again = _ask(
+        grid, backbone, plan, nodes, {n: believed.get(n) for n in nodes}, message_type, deadline, signer, outcome
+    )
     if again:
-        failed = _ask(grid, backbone, plan, again, dict.fromkeys(again), message_type, deadline, outcome)
+        failed = _ask(grid, backbone, plan, again, dict.fromkeys(again), message_type, deadline, signer, outcome)
         outcome.failures.update({ClientFailure.BACKBONE_MISSING.name.lower(): len(failed)} if failed else {})
     silent = len(nodes) - len(outcome.vectors) - sum(outcome.failures.values())
     if silent > 0:
@@ -114,11 +118,12 @@ def _ask(
     lacking: Mapping[int, NDArray[np.bool_] | None],
     message_type: str,
     deadline: float,
+    signer: PlanSigner | None,
     outcome: Outcome,
 ) -> list[int]:
     """Collect replies in `outcome`; return the nodes that have to be sent everything."""
     again = []
-    messages = _messages(backbone, plan, nodes, lacking, message_type, deadline, outcome.traffic)
+    messages = _messages(backbone, plan, nodes, lacking, message_type, deadline, signer, outcome.traffic)
     for reply in grid.send_and_receive(messages, timeout=deadline):
         node = reply.metadata.src_node_id
         outcome.traffic.received(reply)
@@ -146,11 +151,13 @@ def _messages(
     lacking: Mapping[int, NDArray[np.bool_] | None],
     message_type: str,
     deadline: float,
+    signer: PlanSigner | None,
     traffic: Traffic,
 ) -> Iterator[Message]:
     for node in nodes:
-        message = Message(
-            backbone.request(plan, lacking[node]), node, message_type, ttl=deadline, group_id=str(plan.version)
-        )
+        content = backbone.request(plan, lacking[node])
+        if signer is not None:
+            signer.sign(content)
+        message = Message(content, node, message_type, ttl=deadline, group_id=str(plan.version))
         yield message
         traffic.sent(message)  # after the grid has given it an id, which is part of what travels

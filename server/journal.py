@@ -15,7 +15,7 @@ from server.planning import FleetKnowledge
 
 JOURNAL = "journal.json"
 # What may differ between a run and its continuation: how it is called, not what it computes.
-_FREE_KEYS = frozenset({"resume", "out-dir"})
+_FREE_KEYS = frozenset({"resume", "out-dir", "signing-key-file"})
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Journal:
     settings: the run configuration. root: hash of the backbone in hexadecimal. rounds: one record each, as they stand
     in the report. nodes: for each node id what it lacks, see `GenericBackbone.request`. groups: what is known of each
     group of clients, and placed: the group of each node id, where the strategy makes groups. strategy: its own state.
-    final: the record of the final pass, None until it is done.
+    final: the record of the final pass, None until it is done. series: the run's number if its plans are signed.
+    placed_late: whether the final pass placed clients first, and so took one version more.
     """
 
     settings: dict[str, Any]
@@ -37,6 +38,8 @@ class Journal:
     placed: dict[int, int] = field(default_factory=dict)
     strategy: dict[str, list[float]] = field(default_factory=dict)
     final: dict[str, Any] | None = None
+    series: int = 0
+    placed_late: bool = False
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -50,6 +53,8 @@ class Journal:
             "placed": {str(node): group for node, group in self.placed.items()},
             "strategy": self.strategy,
             "final": self.final,
+            "series": self.series,
+            "placed_late": self.placed_late,
         }
         write_json(folder / JOURNAL, record)
 
@@ -76,6 +81,8 @@ def load_journal(folder: Path) -> Journal:
             {int(node): int(group) for node, group in record["placed"].items()},
             record["strategy"],
             record["final"],
+            int(record.get("series", 0)),
+            bool(record.get("placed_late", False)),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error

@@ -17,6 +17,8 @@ from server.journal import Journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
 from server.settings import ServerSettings
+from server.signing import PlanSigner
+from server.signing_key import next_series, read_signing_key
 from strategies.base import Strategy
 
 OnRound = Callable[[dict[str, Any]], None]
@@ -36,7 +38,8 @@ class FleetServer:
         run_config: Mapping[str, Any],
         on_round: OnRound | None = None,
     ) -> None:
-        """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does.
+        """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does,
+        and for a signing key that can't be used.
 
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
         """
@@ -53,6 +56,7 @@ class FleetServer:
             empty=FleetKnowledge.empty(backbone.layout),
             resume=settings.resume,
         )
+        self._signer = _make_signer(settings, self.journal)
         strategy.restore(self.journal.strategy)
 
     def run(self, grid: Grid) -> Journal:
@@ -83,11 +87,14 @@ class FleetServer:
         nodes = self._nodes(grid)
         number, placing = self.settings.rounds + 1, Traffic()
         unplaced = [node for node in nodes if node not in self.journal.placed] if self.strategy.groups > 1 else []
-        if unplaced:
+        if unplaced and not self.journal.placed_late:
             # A client that no round has asked is placed by its first statistics, and only then gets its group's plan.
             first = self._exchange(grid, number, unplaced, self.settings.probes, MessageType.TRAIN)
             self.journal.placed.update(self.strategy.place(first.vectors, self.backbone.layout))
-            number, placing = number + 1, first.traffic
+            self.journal.placed_late, placing = True, first.traffic
+            # Saved at once: clients that answer the next version refuse this one from then on.
+            self.journal.save(self.folder)
+        number += self.journal.placed_late
         outcome = self._exchange(grid, number, nodes, self.settings.final_probes, MessageType.EVALUATE)
         outcome.traffic.add(placing)
         record = self._record(number, len(nodes), outcome)
@@ -114,6 +121,7 @@ class FleetServer:
                 believed=self.journal.nodes,
                 message_type=message_type,
                 deadline=self.settings.deadline,
+                signer=self._signer,
             )
             outcome.add(answered)
         if not outcome.vectors and (
@@ -190,3 +198,12 @@ class FleetServer:
             "later_messages": traffic.later,
             "later_bytes": traffic.later_bytes,
         }
+
+
+def _make_signer(settings: ServerSettings, journal: Journal) -> PlanSigner | None:
+    if settings.signing_key_file is None:
+        return None
+    key = read_signing_key(settings.signing_key_file)
+    if not journal.series:
+        journal.series = next_series(settings.signing_key_file)
+    return PlanSigner(key, journal.series)

@@ -21,6 +21,7 @@ class ServerSettings:
     min_nodes, node_deadline: how many clients must be connected, and how long (seconds) to wait for them.
     budget, probes, final_probes: what the plan asks of clients in rounds and in the final pass.
     out: the folder that takes journal and results. resume: go on from its journal.
+    signing_key_file: the key that plans are signed with; None sends plans without a signature.
     """
 
     model: str
@@ -37,6 +38,7 @@ class ServerSettings:
     strategy: str = "precision-weighted-mean"
     seed: int = 0
     resume: bool = False
+    signing_key_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
 
@@ -82,6 +84,7 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         strategy=str(config.get("strategy", ServerSettings.strategy)),
         seed=_integer(config, "seed", ServerSettings.seed),
         resume=bool(config.get("resume", False)),
+        signing_key_file=Path(str(config["signing-key-file"])) if config.get("signing-key-file") else None,
         planning=planning,
     )
 

@@ -18,6 +18,8 @@ from personalization.plan import Plan, PlanError
 from personalization.statistics import StatisticsError, StatisticsLayout, decode, encode
 
 PLAN, MANIFEST, PIECES, STATISTICS = "plan", "manifest", "pieces", "statistics"
+# A server with a signing key adds these to the plan; see strategies/signatures.py.
+FLEET, SERIES, SIGNATURE = "fleet", "series", "signature"
 REPLY_KEYS = frozenset({"vector", "version"})
 _LAYOUT_KEYS = ("layers", "levels", "groups")
 _LARGEST_VECTOR = 1 << 20

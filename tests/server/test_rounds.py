@@ -107,6 +107,15 @@ def test_a_client_that_no_round_has_asked_is_placed_before_its_final_plan(tmp_pa
         assert most_sensitive(final, layout) == (0 if client % 2 == 0 else layout.layers - 1)
 
 
+def test_a_resumed_final_pass_never_goes_back_to_the_version_that_placed_clients(tmp_path):
+    run(tmp_path, Devices(), "clustered:groups=2", fraction=0.5)
+    path = tmp_path / "server" / "journal.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "final": None}))
+    devices = Devices()
+    run(tmp_path, devices, "clustered:groups=2", fraction=0.5, resume=True)
+    assert [plan.version for plans in devices.plans.values() for plan in plans] == [5] * CLIENTS
+
+
 @pytest.mark.parametrize("strategy", ["clustered:groups=2", "median+momentum"])
 def test_a_resumed_run_goes_on_with_groups_and_state(tmp_path, strategy):
     whole = run(tmp_path / "whole", Devices(), strategy)

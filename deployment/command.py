@@ -1,0 +1,174 @@
+"""`fedsieve enroll`: everything is checked first, then done, and done again it changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deployment.certificates import check_server, read_certificate, utc_now
+from deployment.enrolment import (
+    add_node,
+    check_keys,
+    create_fleet,
+    refresh_node_file,
+    renew_authority,
+    renew_server,
+    revoke_node,
+    server_names,
+)
+from deployment.fleet import (
+    AUTHORITY,
+    RECORD,
+    SERVER,
+    SIGNING_KEY,
+    Fleet,
+    check_node_name,
+    format_address,
+    locked,
+    parse_address,
+    read_fleet,
+)
+from personalization.errors import UserError
+from server.signing_key import read_signing_key
+
+SERVER_DAYS = 365
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """What is asked for.
+
+    server: HOST:PORT of the server, None to leave it. also: its other names. nodes: names of nodes to enrol. renew:
+    `authority`, `server` or names of nodes. revoke: names of nodes. model: folder or hub name of the only model that
+    devices are to take, None to leave it. days: how long a server certificate lasts.
+    """
+
+    server: str | None = None
+    also: Sequence[str] = ()
+    nodes: Sequence[str] = ()
+    renew: Sequence[str] = ()
+    revoke: Sequence[str] = ()
+    model: str | None = None
+    days: int = SERVER_DAYS
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense. Raises UserError."""
+        if not 1 <= self.days <= 3650:
+            raise UserError(f"--days {self.days}: expected 1 to 3650")
+        for name in self.nodes:
+            check_node_name(name)
+        both = sorted(set(self.revoke) & {*self.nodes, *self.renew})
+        if both:
+            raise UserError(f"{', '.join(both)}: cannot be revoked and enrolled or renewed at once")
+
+
+def enroll(folder: Path, asked: Enrolment, *, now: datetime | None = None) -> dict[str, Any]:
+    """Do what is asked in a fleet folder, which is made if need be, and return what then stands there.
+
+    Raises UserError before anything is changed if something asked for can't be; OSError.
+    """
+    now = now or utc_now()
+    model = None if asked.model is None else model_id(asked.model)
+    if not (folder / RECORD).exists():
+        if asked.server is None or asked.renew or asked.revoke:
+            raise UserError(f"{folder}: no fleet here; to make one: fedsieve enroll {folder} --server HOST:PORT")
+        create_fleet(folder, server=asked.server, also=asked.also, days=asked.days, now=now)
+    with locked(folder):
+        before = read_fleet(folder)
+        check_keys(before)
+        _check_names(before, asked)
+        fleet = replace(_with_server(before, asked), model=model or before.model)
+        fleet = _apply(fleet, asked, changed=fleet != before, now=now)
+        carried = [node.name for node in fleet.active if fleet.node_file(node.name).exists()]
+        written = [name for name in carried if refresh_node_file(fleet, name)]
+        added = [node.name for node in fleet.active if before.find(node.name) is None]
+        return describe(fleet, now=now) | {"written": sorted({*written, *added})}
+
+
+def model_id(model: str) -> str:
+    """Return the root hash (hexadecimal) that plans for a model carry. Raises UserError. Imports torch."""
+    from server.backbone import load_generic_backbone
+
+    return load_generic_backbone(model, levels=1).root.hex()
+
+
+def describe(fleet: Fleet, *, now: datetime) -> dict[str, Any]:
+    """Return what a fleet folder holds, without secrets: what `--json` prints. Raises UserError."""
+    certificates = {}
+    for name in (AUTHORITY, SERVER):
+        end = read_certificate(fleet.path(name)).not_valid_after_utc
+        certificates[name] = {"valid_until": end.isoformat(), "days_left": (end - now).days}
+    return {
+        "folder": str(fleet.folder),
+        "fleet": fleet.fleet,
+        "server": fleet.server,
+        "names": list(fleet.names),
+        "model": fleet.model,
+        "verify_key": read_signing_key(fleet.path(SIGNING_KEY)).verify_key,
+        "certificates": certificates,
+        "nodes": [
+            {
+                "name": node.name,
+                "node": node.node,
+                "enrolled": node.enrolled,
+                "revoked": node.revoked,
+                "file": str(fleet.node_file(node.name)) if fleet.node_file(node.name).exists() else None,
+                "public_key_file": str(fleet.public_key_file(node.name)),
+            }
+            for node in fleet.nodes
+        ],
+    }
+
+
+def _check_names(fleet: Fleet, asked: Enrolment) -> None:
+    """Raise UserError if a node that is asked for isn't there, or can't be enrolled."""
+    revoked = {node.name for node in fleet.revoked}
+    for name in {*asked.nodes, *asked.renew} & revoked:
+        raise UserError(f"{name}: was revoked, for ever; enrol the device under another name")
+    known = {node.name for node in fleet.nodes}
+    for name in asked.revoke:
+        if name not in known:
+            raise UserError(f"{name}: no such node; this fleet has {', '.join(sorted(known)) or 'none'}")
+    for name in asked.renew:
+        if name not in known | {"authority", "server"}:
+            raise UserError(
+                f"--renew {name}: expected authority, server or one of {', '.join(sorted(known)) or 'none'}"
+            )
+        if name in known and not fleet.node_file(name).exists():
+            raise UserError(
+                f"{fleet.node_file(name)}: no longer here, and it alone holds the node's key; bring it back from the "
+                "device, or revoke the node and enrol it under another name"
+            )
+
+
+def _with_server(fleet: Fleet, asked: Enrolment) -> Fleet:
+    """Return the fleet with the address and the names asked for, which only a renewal may change."""
+    server = fleet.server if asked.server is None else format_address(*parse_address(asked.server))
+    names = tuple(dict.fromkeys([*fleet.names, *server_names(server, asked.also)]))
+    if (server, names) != (fleet.server, fleet.names) and "server" not in asked.renew:
+        raise UserError(
+            f"{fleet.folder}: the server is {fleet.server}, also called {', '.join(fleet.names)}; "
+            "to change that, add --renew server"
+        )
+    if asked.server is not None and server != fleet.server:
+        names = server_names(server, asked.also)
+    return replace(fleet, server=server, names=names)
+
+
+def _apply(fleet: Fleet, asked: Enrolment, *, changed: bool, now: datetime) -> Fleet:
+    for name in asked.revoke:
+        fleet = revoke_node(fleet, name, now=now)
+    if "authority" in asked.renew:
+        renew_authority(fleet, now=now)
+    if {"authority", "server"} & set(asked.renew):
+        renew_server(fleet, days=asked.days, now=now)
+        check_server(
+            read_certificate(fleet.path(SERVER)), read_certificate(fleet.path(AUTHORITY)), fleet.names[0], now=now
+        )
+    if changed:
+        fleet.save()
+    for name in dict.fromkeys(asked.nodes):
+        if fleet.find(name) is None:
+            fleet = add_node(fleet, name, now=now)
+    return fleet
