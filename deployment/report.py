@@ -43,9 +43,9 @@ def next_steps(found: dict[str, Any]) -> list[str]:
             "next: carry each file below to its device over a channel that you trust, and remove it here; "
             "it holds the device's key",
             *(f"  {node['file']}" + _changed(node, found) for node in waiting),
-            "      and there, with the file readable by its user only:  fedsieve join NODE_FILE --data FOLDER",
+            "      there it stays readable by its user only (chmod 600); docs/edge.md says what takes it",
         ]
-    return [*lines, f"server: fedsieve serve {folder}"]
+    return lines
 
 
 def _changed(node: dict[str, Any], found: dict[str, Any]) -> str:
