@@ -9,7 +9,7 @@ import math
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import click
 import typer
@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from deployment.cli import enroll
+from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
 
@@ -34,6 +35,8 @@ _REFUSED = frozenset(
         errno.EROFS,
     }
 )
+# What the extra `fleet` brings, and `device` does not.
+_FLEET_PACKAGES = frozenset({"cryptography", "flwr", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"})
 _DEFAULTS = PersonalizationSettings()
 
 
@@ -48,6 +51,11 @@ class Commands(TyperGroup):
             _stop(f"error: {error}", code=2)
         except KeyboardInterrupt as interrupt:
             _stop(str(interrupt) or "interrupted", code=130)
+        except ModuleNotFoundError as error:
+            if error.name is None or (missing := error.name.split(".")[0]) not in {*_FLEET_PACKAGES, "onnxruntime"}:
+                raise
+            extra = "fleet" if missing in _FLEET_PACKAGES else "device"
+            _stop(f"error: {missing}: not installed, and this needs it; pip install 'fedsieve[{extra}]'", code=2)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
@@ -319,14 +327,47 @@ def personalize(
 
 
 @app.command()
-def predict(
+def export(
     model_folder: Annotated[Path, typer.Argument(help="Folder of a personal model.")],
+    data: Annotated[
+        Path, typer.Option(help="This device's images, to check the export on: a folder, or class folders.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the exported model.")],
+    int8: Annotated[
+        Literal["none", "dynamic", "static"],
+        typer.Option(
+            help="8-bit weights: `dynamic` scales activations as the model runs, `static` by their range on --data; "
+            "`none` exports 32-bit numbers."
+        ),
+    ] = "dynamic",
+    as_json: JsonOption = False,
+) -> None:
+    """Export a personal model to ONNX, for devices without torch; checked against torch on the device's own images."""
+    from personalization.device.manifest import Precision
+    from personalization.export import export_personal_model
+    from simulations.report.device import export_table
+
+    precisions: dict[str, Precision] = {"none": "fp32", "dynamic": "int8-dynamic", "static": "int8-static"}
+    manifest = export_personal_model(model_folder, data, out, precision=precisions[int8])
+    if as_json:
+        typer.echo(manifest.to_json(), nl=False)
+    else:
+        Console().print(export_table(manifest))
+        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} IMAGE")
+
+
+@app.command()
+def predict(
+    model_folder: Annotated[Path, typer.Argument(help="Folder of a personal model, or of an exported one.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a personal model sees on images: file, class, probability."""
-    from simulations.device import predict_files
-    from simulations.report.device import predictions_table
+    """Say what a personal model sees on images: file, class, probability. An exported model needs no torch."""
+    if (model_folder / DEVICE_MANIFEST).is_file():
+        from personalization.device.predict import predict_files
+    else:
+        from simulations.device import predict_files
+    from simulations.report.predictions import predictions_table
 
     predictions = predict_files(model_folder, images)
     if as_json:

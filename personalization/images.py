@@ -1,4 +1,7 @@
-"""Turn image files and arrays of bytes into the pixel values that a vision model takes."""
+"""Turn image files and arrays of bytes into the pixel values that a vision model takes.
+
+Only `to_pixel_values` needs torch: a device that runs an exported model prepares its images here without it.
+"""
 
 import math
 import struct
@@ -6,15 +9,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from personalization.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DECODING_ERRORS = (
     OSError,
@@ -169,8 +173,18 @@ def fit_image(image: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> ND
     return np.asarray(picture)
 
 
-def to_pixel_values(images: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> Tensor:
+def to_pixel_values(images: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> "Tensor":
     """Return bytes [samples, h, w] or [samples, h, w, 3] as float32 pixel values [samples, channels, height, width]."""
+    import torch
+
+    return torch.from_numpy(pixel_array(images, preprocessing))
+
+
+def pixel_array(images: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
+    """Return what `to_pixel_values` returns, as a numpy array.
+
+    Raises ValueError for images of any other shape.
+    """
     grey = images.ndim == 3
     if not grey and (images.ndim != 4 or images.shape[-1] != 3):
         raise ValueError(f"images of shape {images.shape}: expected [samples, h, w] or [samples, h, w, 3]")
@@ -185,4 +199,4 @@ def to_pixel_values(images: NDArray[np.uint8], preprocessing: ImagePreprocessing
     values = images.astype(np.float32).reshape(len(images), height, width, channels)
     values /= 255.0 * std
     values -= mean / std
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))

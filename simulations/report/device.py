@@ -1,11 +1,12 @@
 """What one device's commands print, as Rich tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from personalization.device.manifest import DeviceManifest
 from simulations.report.figures import format_r2
 from simulations.report.units import format_bytes, format_figure
 
@@ -54,13 +55,16 @@ def headline(report: Mapping[str, Any]) -> str:
     )
 
 
-def predictions_table(predictions: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one row for each file: its name, the most likely class and its probability."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("file", overflow="fold")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    for prediction in predictions:
-        probability = format_figure(prediction["probability"], "share")
-        table.add_row(prediction["file"], prediction["class"], probability)
+def export_table(manifest: DeviceManifest) -> Table:
+    """Return what an exported model costs and how it was checked."""
+    check, footprint = manifest.check, manifest.footprint
+    table = Table(title=f"{manifest.precision} export", title_justify="left", box=SIMPLE_HEAD, show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("size", format_bytes(footprint.bytes))
+    table.add_row("latency, one image, one thread", format_figure(footprint.latency_ms, "milliseconds"))
+    table.add_row("peak memory of a process that runs it", format_bytes(footprint.peak_memory_bytes))
+    table.add_row("of that, before it is opened", format_bytes(footprint.runtime_memory_bytes))
+    table.add_row("same class as in torch", f"{check.samples - check.disagreements} of {check.samples} images")
+    table.add_row("largest difference of a probability", f"{check.difference:.2g}")
     return table
