@@ -12,10 +12,11 @@ SOME = settings(max_examples=40, deadline=None)
 @SOME
 def test_sensitivity_is_weighted_by_precision(fleet):
     prior = fleet_prior(PrecisionWeightedMean()(list(fleet), LAYOUT), LAYOUT)
-    total = fleet[:, PRECISION].sum(0)
+    total, weighted = fleet[:, PRECISION].sum(0), fleet[:, SHARES].sum(0)
     known = total > 0
-    expected = fleet[:, SHARES].sum(0)[known] / total[known]
-    np.testing.assert_allclose(to_wire(prior.sensitivity)[known], expected, atol=1e-9)
+    mean = np.divide(weighted, total, out=np.zeros_like(total), where=known)
+    rising = np.maximum.accumulate(mean.reshape(LAYOUT.layers, LAYOUT.levels), axis=1).ravel()
+    np.testing.assert_allclose(to_wire(prior.sensitivity)[known], rising[known], atol=1e-9)
 
 
 @given(cohorts(fewest=1, most=7))
