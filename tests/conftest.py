@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import settings
 from transformers import ViTConfig, ViTForImageClassification
 
 from personalization.cutting import cut_model
 from personalization.layers import find_layers
 from personalization.sensing import ProbeSamples
+
+# The same examples in every run, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=explore draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def make_tiny_vit(seed: int = 0) -> ViTForImageClassification:
