@@ -15,7 +15,7 @@ from personalization.cutting import cut_model
 from personalization.layers import find_layers
 from personalization.sensing import ProbeSamples
 
-# The same examples in every run, so that a change is judged by what it changed; HYPOTHESIS_PROFILE=explore draws new ones.
+# The same examples in every run: a change is judged by what it changed. HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("explore")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
