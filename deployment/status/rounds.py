@@ -1,0 +1,78 @@
+"""The rounds of a journal, as far as they say something about the fleet and nothing about a client."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deployment.status.fields import count, counts, mapping, number, objects
+from personalization.statistics import SCALARS, from_wire
+
+# Counts of a round's record: name on the page, name in the journal.
+_COUNTS = {
+    "plan_version": "round",
+    "asked": "clients_sampled",
+    "replied": "clients_replied",
+    "dropped_units": "dropped_units",
+    "bytes_up": "uplink_bytes",
+    "bytes_down": "downlink_bytes",
+    "first_contacts": "first_contacts",
+    "first_contact_bytes": "first_contact_bytes",
+    "later_messages": "later_messages",
+    "later_bytes": "later_bytes",
+}
+
+
+def round_records(journal: Mapping[str, Any], fewest: int) -> list[dict[str, Any]]:
+    """Return one record a round, the final pass last, from a journal's `rounds` and `final`.
+
+    `means` are those of the clients' statistics, entropy increase in nats; None where the server learned nothing from
+    the round, and, with `withheld` set, where fewer than `fewest` clients replied. probes: what a client may spend.
+    """
+    settings = mapping(journal.get("settings"))
+    records = [
+        _record(record, count(settings.get("probes")), fewest, final=False) for record in objects(journal.get("rounds"))
+    ]
+    if isinstance(journal.get("final"), dict):
+        records.append(_record(journal["final"], count(settings.get("final-probes")), fewest, final=True))
+    return records
+
+
+def totals(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return sums over the rounds: bytes up and down, first contacts and their bytes, and failures by code."""
+    failures: Counter[str] = Counter()
+    for record in rounds:
+        failures.update(record["failures"])
+    keys = ("bytes_up", "bytes_down", "first_contacts", "first_contact_bytes")
+    sums = {key: sum(record[key] or 0 for record in rounds) for key in keys}
+    return {**sums, "rounds": len(rounds), "failures": dict(sorted(failures.items()))}
+
+
+def last_learned(rounds: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the last round that the server learned from, None if there is none."""
+    return next((record for record in reversed(rounds) if record["learned"]), None)
+
+
+def _record(record: Mapping[str, Any], probes: int | None, fewest: int, *, final: bool) -> dict[str, Any]:
+    known = {key: count(record.get(source)) for key, source in _COUNTS.items()}
+    learned = isinstance(record.get("fleet"), dict)
+    withheld = learned and (known["replied"] or 0) < fewest
+    return {
+        **known,
+        "final": final,
+        "probes": probes,
+        "failures": counts(record.get("failures")),
+        "seconds": number(record.get("seconds")),
+        "learned": learned,
+        "withheld": withheld,
+        "means": _means(record["fleet"]) if learned and not withheld else None,
+    }
+
+
+def _means(fleet: Mapping[str, Any]) -> dict[str, float | None]:
+    means = {key: number(fleet.get(key), most=1.0) for key in SCALARS}
+    if means["entropy_increase"] is not None:
+        # It travels on a logarithmic scale, where its mean is taken.
+        means["entropy_increase"] = float(from_wire(np.array([means["entropy_increase"]]))[0])
+    return means
