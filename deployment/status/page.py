@@ -28,6 +28,7 @@ POLICY = (
 def page(snapshot: Snapshot) -> str:
     """Return the page for what `make_snapshot` returned."""
     title = "fedsieve" + (f" fleet {snapshot['fleet']}" if snapshot["fleet"] else "") + f": {_phase(snapshot)}"
+    read = write_moment(snapshot["read"], seconds=True)
     parts = "".join(
         f'<section data-part id="{name}">{draw(snapshot)}</section>' for name, draw in (("now", _now), *_SECTIONS)
     )
@@ -38,11 +39,11 @@ def page(snapshot: Snapshot) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f'<body data-revision="{snapshot["revision"]}"><main>'
         '<p id="connection" class="problem" role="alert" hidden></p>'
-        f'{parts}</main><footer><p class="quiet">As of <span id="read">{write_moment(snapshot["read"], seconds=True)}</span>. '
+        f'{parts}</main><footer><p class="quiet">As of <span id="read">{read}</span>. '
         "Everything here is about the fleet as a whole: no device is named, and means of fewer than "
         f"{snapshot['fewest_replies']} replies are withheld. "
         'For machines: <a href="/status.json">status.json</a>, <a href="/metrics">metrics</a>. '
-        "<noscript>Without JavaScript the page stays as it is: reload it for news.</noscript></p></footer>"
+        '<span id="still">Without JavaScript the page stays as it is: reload it for news.</span></p></footer>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 

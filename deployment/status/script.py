@@ -77,5 +77,6 @@ async function refresh() {{
   }}
   setTimeout(refresh, {REFRESH_MILLISECONDS});
 }}
+document.getElementById('still').hidden = true;
 setTimeout(refresh, {REFRESH_MILLISECONDS});
 """

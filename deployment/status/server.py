@@ -21,23 +21,25 @@ def run_status(state: Path, host: str = "127.0.0.1", port: int = 8081) -> None:
     if state.exists() and not state.is_dir():
         raise UserError(f"{state}: a file; expected the state folder of fedsieve serve")
     app = make_app(state, host=host)
-    with _listen(host, port) as listening:
+    with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"status page of {state}: http://{shown}:{listening.getsockname()[1]}/")
         if not is_loopback(host):
-            typer.echo("warning: it has no password; whoever reaches this address can read it", err=True)
+            typer.echo(f"warning: the page has no password; whoever reaches {shown} can read it", err=True)
+        typer.echo(f"status page of {state}: http://{shown}:{listening.getsockname()[1]}/")
         settings = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
             lifespan="off",
+            ws="none",
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
         uvicorn.Server(settings).run(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port`, 0 for one that is free. Raises UserError if it can't."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)

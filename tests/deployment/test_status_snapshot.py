@@ -55,7 +55,7 @@ def test_only_the_last_rounds_are_shown_and_all_are_counted():
 def test_means_of_too_few_replies_are_withheld(replied):
     journal = run_journal()
     last = journal["rounds"][-1]
-    last["clients_replied"], last["fleet"] = replied, {key: 0.731234 for key in SCALARS}
+    last["clients_replied"], last["fleet"] = replied, dict.fromkeys(SCALARS, 0.731234)
     snapshot = snapshot_of(journal)
     shown = replied >= FEWEST_REPLIES
     everything = page(snapshot) + metrics_text(snapshot).decode() + str(snapshot)
@@ -85,8 +85,8 @@ def test_serve_is_out_of_date_when_it_has_stopped_writing():
     late = snapshot_of(serve=record, now=now + STALE_SECONDS + 5)
     assert not fresh["sources"]["serve"]["stale"]
     assert late["sources"]["serve"]["stale"]
-    assert "out of date" in page(late)
-    assert "out of date" not in page(fresh)
+    assert "last written" in page(late)
+    assert "last written" not in page(fresh)
     assert fresh["revision"] != late["revision"]
 
 
