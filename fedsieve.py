@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from deployment.cli import enroll
+from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
@@ -377,6 +378,7 @@ def predict(
 
 
 app.command()(enroll)
+app.command()(serve)
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def open_journal(
             raise UserError(f"{folder}: holds another run; choose another folder, or continue that run with --resume")
         return Journal(_remembered(settings), root.hex(), empty)
     journal = load_journal(folder)
-    check_same(journal, folder, settings=settings, root=root)
+    _check_same(journal, folder, settings, root, frozenset())
     return journal
 
 
@@ -155,21 +155,20 @@ def extend_journal(
     if not (folder / JOURNAL).exists():
         return Journal(_remembered(settings), root.hex(), empty, goal=rounds)
     journal = load_journal(folder)
-    check_same(journal, folder, settings=settings, root=root, free=_CHANGEABLE_KEYS)
+    check_extension(journal, folder, settings=settings, root=root)
     journal.settings = _remembered(settings)
     journal.extend(rounds)
     return journal
 
 
-def check_same(
-    journal: Journal,
-    folder: Path,
-    *,
-    settings: Mapping[str, Any],
-    root: bytes,
-    free: frozenset[str] = frozenset(),
+def check_extension(journal: Journal, folder: Path, *, settings: Mapping[str, Any], root: bytes) -> None:
+    """Raise UserError unless the journal in `folder` can be extended with these settings and this backbone."""
+    _check_same(journal, folder, settings, root, _CHANGEABLE_KEYS)
+
+
+def _check_same(
+    journal: Journal, folder: Path, settings: Mapping[str, Any], root: bytes, free: frozenset[str]
 ) -> None:
-    """Raise UserError unless a journal is one of these settings, those in `free` aside, and of this backbone."""
     wanted = _remembered(settings)
     keys = sorted({*wanted, *journal.settings} - free)
     changed = [key for key in keys if wanted.get(key) != journal.settings.get(key)]
