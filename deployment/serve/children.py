@@ -34,7 +34,6 @@ def superlink(settings: ServeSettings, state: StateFolder) -> Supervised:
 
 def flower_environment(state: StateFolder) -> dict[str, str]:
     """Return what Flower's processes have in their environment beside this one's."""
-    name, _, value = state.marker.partition("=")
     scripts = sysconfig.get_path("scripts")  # where Flower looks for the programs that it starts itself
     return {
         "FLWR_HOME": str(state.flower_home),
@@ -42,7 +41,7 @@ def flower_environment(state: StateFolder) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
-        name: value,
+        **_mark(state),
     }
 
 
@@ -68,7 +67,12 @@ def status_page(settings: ServeSettings, state: StateFolder) -> Supervised | Non
         return None
     host, port = settings.status
     command = [sys.executable, "-m", "deployment.status", str(state.path), "--host", host, "--port", str(port)]
-    return Supervised(STATUS, command, state.log(STATUS))
+    return Supervised(STATUS, command, state.log(STATUS), _mark(state))
+
+
+def _mark(state: StateFolder) -> dict[str, str]:
+    name, _, value = state.marker.partition("=")
+    return {name: value}
 
 
 def _script(name: str) -> Path:

@@ -85,12 +85,12 @@ class Supervised:
         lines = [line for line in self.log.read_text(errors="replace")[-4000:].splitlines() if line.strip()]
         return lines[-1].strip() if lines else "it said nothing"
 
-    def stop(self, *, ask: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> None:
+    def stop(self, *, patience: float = 10.0) -> None:
         """End it and its process group: first asked, and after `patience` seconds killed."""
         self._retry_at = None
         if self._process is None:
             return
-        for number, seconds in ((ask, patience), (signal.SIGKILL, 5.0)):
+        for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):

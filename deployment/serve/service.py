@@ -110,13 +110,12 @@ class Service:
         if self._runs.current is not None:
             self._runs.end(utc_now(), "stopped", "the server was stopped")
         self._control.close()
-        if PROXY in self._children:
-            self._children[PROXY].stop(ask=signal.SIGTERM, patience=5.0)
+        self._children[PROXY].stop(patience=5.0)
         self._children[SUPERLINK].stop()
-        end_marked(self._state.marker)
         self._write("stopping")
         if STATUS in self._children:
             self._children[STATUS].stop(patience=5.0)
+        end_marked(self._state.marker)
         self._write("stopping")
         self._say("stopped")
 
@@ -136,8 +135,7 @@ class Service:
                 self._complain(f"the SuperLink does not answer: {error}")
             except StuckError:
                 self._say("superlink: takes no run on; starting it again")
-                self._children[SUPERLINK].stop()
-                end_marked(self._state.marker)
+                self._children[SUPERLINK].stop()  # what it has started ends when it does
         self._write("idle" if self._runs.current is None else "running", always=changed)
         return self._exit_code() if self._settings.once and self._runs.current is None else None
 
