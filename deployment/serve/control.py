@@ -111,6 +111,11 @@ class Control:
         status = found[run].status
         return RunStatus(status.status, status.sub_status, status.details)
 
+    def unfinished_runs(self) -> list[int]:
+        """Return the ids of runs that have not ended."""
+        found = self._ask(self._client.ListRuns, ListRunsRequest()).run_dict
+        return [run for run, about in found.items() if about.status.status != _FINISHED]
+
     def stop_run(self, run: int) -> None:
         """Ask for a run to be ended."""
         self._ask(self._client.StopRun, StopRunRequest(run_id=run))

@@ -134,10 +134,16 @@ class Service:
             except ControlError as error:
                 self._complain(f"the SuperLink does not answer: {error}")
             except StuckError:
-                self._say("superlink: takes no run on; starting it again")
-                self._children[SUPERLINK].stop()  # what it has started ends when it does
+                self._restart_superlink()
         self._write("idle" if self._runs.current is None else "running", always=changed)
         return self._exit_code() if self._settings.once and self._runs.current is None else None
+
+    def _restart_superlink(self) -> None:
+        self._say("superlink: carries out no runs; starting it again")
+        with contextlib.suppress(ControlError):
+            self._end_run()
+        self._runs.end(utc_now(), "failed", "no process has taken it on")
+        self._children[SUPERLINK].stop()  # what it has started ends when it does
 
     def _exit_code(self) -> int | None:
         schedule = self._runs.schedule
@@ -165,6 +171,9 @@ class Service:
         while not self._stop.is_set():
             try:
                 self._update_nodes()
+                for run in self._control.unfinished_runs():
+                    # Left by a server that was killed: taken up now, it would write the journal beside the next run.
+                    self._control.stop_run(run)
                 return
             except ControlError:
                 self._nodes_at = 0.0
