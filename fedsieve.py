@@ -37,7 +37,9 @@ _REFUSED = frozenset(
     }
 )
 # What the extra `fleet` brings, and `device` does not.
-_FLEET_PACKAGES = frozenset({"cryptography", "flwr", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"})
+_FLEET_PACKAGES = frozenset(
+    {"cryptography", "flwr", "httpx", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"}
+)
 _DEFAULTS = PersonalizationSettings()
 
 

@@ -113,6 +113,30 @@ def test_versions_rise_past_a_final_pass_that_placed_clients(tmp_path):
     assert server.journal.passed == 2
 
 
+class TwiceGrid:
+    """Goes through the messages twice, as Flower's grid of a deployed server does."""
+
+    def __init__(self, grid) -> None:
+        self._grid = grid
+
+    def __getattr__(self, name):
+        return getattr(self._grid, name)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        assert len([message.metadata for message in messages]) > 0
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def test_a_grid_may_go_through_the_messages_twice(tmp_path):
+    devices, settings = Devices(), ServerSettings(model="tiny", out=tmp_path, rounds=1, min_nodes=CLIENTS)
+    backbone = GenericBackbone(make_tiny_vit(), {"identifier": "tiny", "labels": ["a", "b", "c"]}, settings.levels)
+    server = FleetServer(settings, backbone, make_strategy("median"), run_config={})
+    app = ServerApp()
+    app.main()(lambda grid, context: server.run(grid) and None)
+    run_in_process(app, devices.app, clients=CLIENTS, run_config={}, wrap_grid=TwiceGrid)
+    assert server.journal.final["clients_replied"] == CLIENTS
+
+
 def most_sensitive(plan: Plan, layout: StatisticsLayout) -> int:
     return int(plan.prior.sensitivity.reshape(layout.layers, -1).sum(1).argmax())
 
