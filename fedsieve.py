@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from deployment.cli import enroll
+from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
@@ -36,7 +37,9 @@ _REFUSED = frozenset(
     }
 )
 # What the extra `fleet` brings, and `device` does not.
-_FLEET_PACKAGES = frozenset({"cryptography", "flwr", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"})
+_FLEET_PACKAGES = frozenset(
+    {"cryptography", "flwr", "httpx", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"}
+)
 _DEFAULTS = PersonalizationSettings()
 
 
@@ -377,6 +380,7 @@ def predict(
 
 
 app.command()(enroll)
+app.command()(serve)
 
 
 def main() -> None:

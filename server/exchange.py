@@ -1,7 +1,7 @@
 """One exchange of messages: a plan to some nodes, their vectors back, and the bytes that both took."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -123,7 +123,7 @@ def _ask(
 ) -> list[int]:
     """Collect replies in `outcome`; return the nodes that have to be sent everything."""
     again = []
-    messages = _messages(backbone, plan, nodes, lacking, message_type, deadline, signer, outcome.traffic)
+    messages = _messages(backbone, plan, nodes, lacking, message_type, deadline, signer)
     for reply in grid.send_and_receive(messages, timeout=deadline):
         node = reply.metadata.src_node_id
         outcome.traffic.received(reply)
@@ -141,6 +141,8 @@ def _ask(
         if node in lacking:
             outcome.vectors[node] = vector
             outcome.lacking[node] = backbone.lacking_after(plan, lacking[node])
+    for message in messages:
+        outcome.traffic.sent(message)  # after the grid has given it an id, which is part of what travels
     return again
 
 
@@ -152,12 +154,12 @@ def _messages(
     message_type: str,
     deadline: float,
     signer: PlanSigner | None,
-    traffic: Traffic,
-) -> Iterator[Message]:
+) -> list[Message]:
+    # A list, since Flower's grid of a deployed server goes through it twice.
+    messages = []
     for node in nodes:
         content = backbone.request(plan, lacking[node])
         if signer is not None:
             signer.sign(content)
-        message = Message(content, node, message_type, ttl=deadline, group_id=str(plan.version))
-        yield message
-        traffic.sent(message)  # after the grid has given it an id, which is part of what travels
+        messages.append(Message(content, node, message_type, ttl=deadline, group_id=str(plan.version)))
+    return messages

@@ -15,7 +15,22 @@ from server.planning import FleetKnowledge
 
 JOURNAL = "journal.json"
 # What may differ between a run and its continuation: how it is called, not what it computes.
-_FREE_KEYS = frozenset({"resume", "out-dir", "signing-key-file"})
+_FREE_KEYS = frozenset({"extend", "journal-dir", "out-dir", "resume", "signing-key-file"})
+# What may change beside that from one series of rounds to the next of a fleet that goes on.
+_CHANGEABLE_KEYS = frozenset(
+    {
+        "budget",
+        "deadline",
+        "final-probes",
+        "fraction",
+        "min-nodes",
+        "model",  # where it stands: that it is the same one is told by its hash
+        "node-deadline",
+        "num-rounds",
+        "probes",
+        "quorum",
+    }
+)
 
 
 @dataclass
@@ -27,6 +42,8 @@ class Journal:
     group of clients, and placed: the group of each node id, where the strategy makes groups. strategy: its own state.
     final: the record of the final pass, None until it is done. series: the run's number if its plans are signed.
     placed_late: whether the final pass placed clients first, and so took one version more.
+    goal: the round after which the final pass comes, 0 if only the settings say so. finals: records of earlier final
+    passes, of a run that was extended. passed: how many versions these took, beside those of the rounds.
     """
 
     settings: dict[str, Any]
@@ -40,6 +57,9 @@ class Journal:
     final: dict[str, Any] | None = None
     series: int = 0
     placed_late: bool = False
+    goal: int = 0
+    finals: list[dict[str, Any]] = field(default_factory=list)
+    passed: int = 0
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -55,8 +75,24 @@ class Journal:
             "final": self.final,
             "series": self.series,
             "placed_late": self.placed_late,
+            "goal": self.goal,
+            "finals": self.finals,
+            "passed": self.passed,
         }
         write_json(folder / JOURNAL, record)
+
+    def extend(self, rounds: int) -> None:
+        """Add `rounds` rounds and a final pass to a run that is finished; one that is not keeps its goal.
+
+        Either way it takes a number of its own among the fleet's runs: devices take nothing older than what they saw,
+        and a journal from a backup would be older. Versions go on rising, so devices keep what they have measured.
+        """
+        self.series = 0
+        if self.final is not None:
+            self.passed += 1 + self.placed_late
+            self.finals.append(self.final)
+            self.final, self.placed_late = None, False
+            self.goal = len(self.rounds) + rounds
 
 
 def load_journal(folder: Path) -> Journal:
@@ -83,6 +119,9 @@ def load_journal(folder: Path) -> Journal:
             record["final"],
             int(record.get("series", 0)),
             bool(record.get("placed_late", False)),
+            int(record.get("goal", 0)),
+            list(record.get("finals", [])),
+            int(record.get("passed", 0)),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error
@@ -96,19 +135,52 @@ def open_journal(
     Raises UserError if the folder holds another run and `resume` is not set, if there is nothing to resume, or if
     settings or backbone differ; the text says which.
     """
-    wanted = {key: value for key, value in sorted(settings.items()) if key not in _FREE_KEYS}
     if not resume:
         if (folder / JOURNAL).exists():
             raise UserError(f"{folder}: holds another run; choose another folder, or continue that run with --resume")
-        return Journal(wanted, root.hex(), empty)
+        return Journal(_remembered(settings), root.hex(), empty)
     journal = load_journal(folder)
-    changed = [key for key in sorted({*wanted, *journal.settings}) if wanted.get(key) != journal.settings.get(key)]
+    _check_same(journal, folder, settings, root, frozenset())
+    return journal
+
+
+def extend_journal(
+    folder: Path, *, settings: Mapping[str, Any], root: bytes, empty: FleetKnowledge, rounds: int
+) -> Journal:
+    """Return the journal of a fleet that goes on: a new one, or the one in `folder`, extended if its run is finished.
+
+    Raises UserError if what was learned does not fit the settings or the backbone any more; how many clients are asked
+    for how much may change from one series of rounds to the next.
+    """
+    if not (folder / JOURNAL).exists():
+        return Journal(_remembered(settings), root.hex(), empty, goal=rounds)
+    journal = load_journal(folder)
+    check_extension(journal, folder, settings=settings, root=root)
+    journal.settings = _remembered(settings)
+    journal.extend(rounds)
+    return journal
+
+
+def check_extension(journal: Journal, folder: Path, *, settings: Mapping[str, Any], root: bytes) -> None:
+    """Raise UserError unless the journal in `folder` can be extended with these settings and this backbone."""
+    _check_same(journal, folder, settings, root, _CHANGEABLE_KEYS)
+
+
+def _check_same(
+    journal: Journal, folder: Path, settings: Mapping[str, Any], root: bytes, free: frozenset[str]
+) -> None:
+    wanted = _remembered(settings)
+    keys = sorted({*wanted, *journal.settings} - free)
+    changed = [key for key in keys if wanted.get(key) != journal.settings.get(key)]
     if changed:
         differences = ", ".join(f"{k} was {journal.settings.get(k)!r} and is {wanted.get(k)!r}" for k in changed)
         raise UserError(f"{folder}: cannot resume with different settings: {differences}")
     if journal.root != root.hex():
         raise UserError(f"{folder}: cannot resume with a different model; give the one that the run began with")
-    return journal
+
+
+def _remembered(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sorted(settings.items()) if key not in _FREE_KEYS}
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

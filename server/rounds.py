@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from personalization.errors import UserError
 from personalization.statistics import SCALARS
 from server.backbone import GenericBackbone
 from server.exchange import INVALID, NO_REPLY, Outcome, Traffic, exchange
-from server.journal import Journal, open_journal, write_json
+from server.journal import Journal, extend_journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
 from server.settings import ServerSettings
@@ -44,30 +45,28 @@ class FleetServer:
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
         """
         self.settings, self.backbone, self.strategy = settings, backbone, strategy
-        self.folder = settings.out / "server"
+        self.folder = settings.journal_dir or settings.out / "server"
         self._on_round = on_round or (lambda record: None)
         self._group_layer = np.repeat(
             np.arange(len(backbone.groups)), [len(layer_groups) for layer_groups in backbone.groups]
         )
-        self.journal: Journal = open_journal(
-            self.folder,
-            settings=run_config,
-            root=backbone.root,
-            empty=FleetKnowledge.empty(backbone.layout),
-            resume=settings.resume,
-        )
+        self.journal = _open(settings, self.folder, backbone, run_config)
         self._signer = _make_signer(settings, self.journal)
         strategy.restore(self.journal.strategy)
 
     def run(self, grid: Grid) -> Journal:
         """Run the rounds that the journal does not hold yet, and the final pass. Raises UserError."""
         self.journal.save(self.folder)
-        for number in range(len(self.journal.rounds) + 1, self.settings.rounds + 1):
+        for number in range(len(self.journal.rounds) + 1, self._goal + 1):
             self._on_round(self._round(grid, number))
         if self.journal.final is None:
             self._on_round(self._final_pass(grid))
         write_json(self.folder / RESULTS, {"rounds": self.journal.rounds, "final": self.journal.final})
         return self.journal
+
+    @property
+    def _goal(self) -> int:
+        return self.journal.goal or self.settings.rounds
 
     def _round(self, grid: Grid, number: int) -> dict[str, Any]:
         started = time.perf_counter()
@@ -85,7 +84,7 @@ class FleetServer:
     def _final_pass(self, grid: Grid) -> dict[str, Any]:
         started = time.perf_counter()
         nodes = self._nodes(grid)
-        number, placing = self.settings.rounds + 1, Traffic()
+        number, placing = self._goal + 1, Traffic()
         unplaced = [node for node in nodes if node not in self.journal.placed] if self.strategy.groups > 1 else []
         if unplaced and not self.journal.placed_late:
             # A client that no round has asked is placed by its first statistics, and only then gets its group's plan.
@@ -106,9 +105,9 @@ class FleetServer:
     def _nodes(self, grid: Grid) -> list[int]:
         return wait_for_nodes(grid, fewest=self.settings.min_nodes, deadline=self.settings.node_deadline)
 
-    def _exchange(self, grid: Grid, version: int, nodes: list[int], probes: int, message_type: str) -> Outcome:
+    def _exchange(self, grid: Grid, number: int, nodes: list[int], probes: int, message_type: str) -> Outcome:
         """Send every node the plan of its group. Raises UserError if nobody can answer, however often it is asked."""
-        outcome = Outcome()
+        outcome, version = Outcome(), number + self.journal.passed
         for group, members in sorted(self._groups(nodes).items()):
             plan = self.journal.groups.get(group, self.journal.knowledge).plan(
                 self.backbone.layout, version=version, probes=probes, budget=self.settings.budget
@@ -128,9 +127,7 @@ class FleetServer:
             message_type == MessageType.EVALUATE or set(outcome.failures) - {NO_REPLY, INVALID}
         ):
             reasons = ", ".join(f"{count} {name}" for name, count in sorted(outcome.failures.items()))
-            raise UserError(
-                f"round {version}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs"
-            )
+            raise UserError(f"round {number}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs")
         self.journal.nodes.update(outcome.lacking)
         return outcome
 
@@ -198,6 +195,13 @@ class FleetServer:
             "later_messages": traffic.later,
             "later_bytes": traffic.later_bytes,
         }
+
+
+def _open(settings: ServerSettings, folder: Path, backbone: GenericBackbone, run_config: Mapping[str, Any]) -> Journal:
+    empty = FleetKnowledge.empty(backbone.layout)
+    if settings.extend:
+        return extend_journal(folder, settings=run_config, root=backbone.root, empty=empty, rounds=settings.rounds)
+    return open_journal(folder, settings=run_config, root=backbone.root, empty=empty, resume=settings.resume)
 
 
 def _make_signer(settings: ServerSettings, journal: Journal) -> PlanSigner | None:

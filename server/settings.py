@@ -21,6 +21,8 @@ class ServerSettings:
     min_nodes, node_deadline: how many clients must be connected, and how long (seconds) to wait for them.
     budget, probes, final_probes: what the plan asks of clients in rounds and in the final pass.
     out: the folder that takes journal and results. resume: go on from its journal.
+    extend: go on from the journal, if there is one, and where its run is finished add `rounds` rounds and another final
+    pass. journal_dir: the folder of the journal, None for `server` in `out`.
     signing_key_file: the key that plans are signed with; None sends plans without a signature.
     """
 
@@ -38,6 +40,8 @@ class ServerSettings:
     strategy: str = "precision-weighted-mean"
     seed: int = 0
     resume: bool = False
+    extend: bool = False
+    journal_dir: Path | None = None
     signing_key_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
@@ -84,6 +88,8 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         strategy=str(config.get("strategy", ServerSettings.strategy)),
         seed=_integer(config, "seed", ServerSettings.seed),
         resume=bool(config.get("resume", False)),
+        extend=bool(config.get("extend", False)),
+        journal_dir=Path(str(config["journal-dir"])) if config.get("journal-dir") else None,
         signing_key_file=Path(str(config["signing-key-file"])) if config.get("signing-key-file") else None,
         planning=planning,
     )

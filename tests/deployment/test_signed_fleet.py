@@ -112,6 +112,14 @@ def test_a_run_that_is_resumed_repeats_its_plan_and_the_next_run_is_newer(tmp_pa
         Run(tmp_path / "run", tiny_vit_folder, tiny_data, keys=keys, resume=True)
 
 
+def test_devices_take_the_plans_of_a_run_that_is_extended(tmp_path, tiny_vit_folder, tiny_data, keys):
+    first = Run(tmp_path / "run", tiny_vit_folder, tiny_data, keys=keys, extend=True, **{"num-rounds": 1})
+    second = Run(tmp_path / "run", tiny_vit_folder, tiny_data, keys=keys, extend=True, **{"num-rounds": 2})
+    assert {version for _, version in second.replies} == {3, 4, 5}
+    assert [record["failures"] for record in (*second.journal.rounds, second.journal.final)] == [{}] * 4
+    assert second.journal.series > first.journal.series > 0
+
+
 def test_a_server_without_the_key_gets_no_answer(tmp_path, tiny_vit_folder, tiny_data, keys):
     enroll(tmp_path / "other", Enrolment(server="a.org", nodes=["n0", "n1", "n2"]))
     mixed = tmp_path / "mixed"

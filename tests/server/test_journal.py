@@ -5,7 +5,7 @@ import pytest
 
 from personalization.errors import UserError
 from personalization.statistics import StatisticsLayout
-from server.journal import JOURNAL, Journal, load_journal, open_journal
+from server.journal import JOURNAL, Journal, extend_journal, load_journal, open_journal
 from server.planning import FleetKnowledge
 
 EMPTY = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
@@ -50,6 +50,33 @@ def test_resuming_with_other_settings_names_them(tmp_path):
 def test_how_a_run_is_called_may_differ(tmp_path):
     start(tmp_path).save(tmp_path)
     assert start(tmp_path, {**SETTINGS, "out-dir": "/b", "resume": True}, resume=True).root == b"r".hex()
+
+
+def extend(folder, settings=SETTINGS, *, root=b"r", rounds=2) -> Journal:
+    return extend_journal(folder, settings=settings, root=root, empty=EMPTY, rounds=rounds)
+
+
+def test_a_fleet_that_goes_on_begins_with_an_empty_journal_and_keeps_its_goal_until_its_final_pass(tmp_path):
+    journal = extend(tmp_path)
+    journal.series = 5
+    journal.rounds.append({"round": 1})
+    journal.save(tmp_path)
+    again = extend(tmp_path, rounds=9)
+    assert (again.goal, again.final, again.passed, again.series) == (2, None, 0, 0)
+    again.rounds.append({"round": 2})
+    again.final = {"round": 3}
+    again.save(tmp_path)
+    longer = extend(tmp_path, rounds=9)
+    assert (longer.goal, longer.final, longer.finals, longer.passed) == (11, None, [{"round": 3}], 1)
+
+
+def test_a_fleet_that_goes_on_may_ask_for_more_but_not_for_something_else(tmp_path):
+    extend(tmp_path).save(tmp_path)
+    assert extend(tmp_path, {**SETTINGS, "budget": 0.3, "num-rounds": 8}).settings["budget"] == 0.3
+    with pytest.raises(UserError, match="seed was 1 and is 2"):
+        extend(tmp_path, {**SETTINGS, "seed": 2})
+    with pytest.raises(UserError, match="different model"):
+        extend(tmp_path, root=b"s")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {}}'])

@@ -77,6 +77,66 @@ def run(out: Path, devices: Devices, strategy: str, *, conditions: Conditions | 
     return server
 
 
+def test_an_extended_run_goes_on_with_what_it_knows_and_its_versions_rise(tmp_path):
+    whole = run(tmp_path / "whole", Devices(), "median+momentum", rounds=4)
+    own = tmp_path / "own" / "run"
+    first = Devices()
+    run(tmp_path / "own", first, "median+momentum", rounds=2, extend=True, journal_dir=own)
+    assert [plan.version for plan in first.plans[0]] == [1, 2, 3]
+    second = Devices()
+    server = run(tmp_path / "own", second, "median+momentum", rounds=2, extend=True, journal_dir=own)
+    assert [plan.version for plan in second.plans[0]] == [4, 5, 6]
+    assert [record["round"] for record in server.journal.rounds] == [1, 2, 3, 4]
+    assert ([final["round"] for final in server.journal.finals], server.journal.final["round"]) == ([3], 5)
+    np.testing.assert_array_equal(server.journal.knowledge.weighted, whole.journal.knowledge.weighted)
+    assert server.journal.strategy == whole.journal.strategy
+    assert load_journal(own).goal == 4
+
+
+def test_an_extended_run_that_was_cut_off_goes_on_to_its_own_end(tmp_path):
+    settings = {"extend": True, "journal_dir": tmp_path, "rounds": 2}
+    run(tmp_path, Devices(), "median", **settings)
+    with pytest.raises(UserError, match="round 4: no client of 8 replied"):
+        run(tmp_path, Devices(silent=(5,)), "median", **settings)
+    devices = Devices()
+    server = run(tmp_path, devices, "median", **{**settings, "rounds": 7})
+    assert [plan.version for plan in devices.plans[0]] == [5, 6]
+    assert (len(server.journal.rounds), server.journal.final["clients_replied"]) == (4, CLIENTS)
+
+
+def test_versions_rise_past_a_final_pass_that_placed_clients(tmp_path):
+    settings = {"extend": True, "journal_dir": tmp_path, "rounds": 1, "fraction": 0.5}
+    run(tmp_path, Devices(), "clustered:groups=2", **settings)
+    devices = Devices()
+    server = run(tmp_path, devices, "clustered:groups=2", **{**settings, "fraction": 1.0})
+    assert {plan.version for plans in devices.plans.values() for plan in plans} == {4, 5}
+    assert server.journal.passed == 2
+
+
+class TwiceGrid:
+    """Goes through the messages twice, as Flower's grid of a deployed server does."""
+
+    def __init__(self, grid) -> None:
+        self._grid = grid
+
+    def __getattr__(self, name):
+        return getattr(self._grid, name)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        assert len([message.metadata for message in messages]) > 0
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def test_a_grid_may_go_through_the_messages_twice(tmp_path):
+    devices, settings = Devices(), ServerSettings(model="tiny", out=tmp_path, rounds=1, min_nodes=CLIENTS)
+    backbone = GenericBackbone(make_tiny_vit(), {"identifier": "tiny", "labels": ["a", "b", "c"]}, settings.levels)
+    server = FleetServer(settings, backbone, make_strategy("median"), run_config={})
+    app = ServerApp()
+    app.main()(lambda grid, context: server.run(grid) and None)
+    run_in_process(app, devices.app, clients=CLIENTS, run_config={}, wrap_grid=TwiceGrid)
+    assert server.journal.final["clients_replied"] == CLIENTS
+
+
 def most_sensitive(plan: Plan, layout: StatisticsLayout) -> int:
     return int(plan.prior.sensitivity.reshape(layout.layers, -1).sum(1).argmax())
 

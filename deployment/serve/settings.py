@@ -1,0 +1,108 @@
+"""What `fedsieve serve` is told."""
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from personalization.errors import UserError
+from server.settings import ConfigValue, ServerSettings, read_settings
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SHORTEST = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """One server.
+
+    fleet, state: folders of the fleet's keys and of what the server keeps, absolute. model: folder (absolute) or name
+    on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
+    status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
+    The others are those of a run, see `ServerSettings`.
+    """
+
+    fleet: Path
+    state: Path
+    model: str
+    host: str
+    port: int
+    superlink_port: int
+    status: tuple[str, int] | None
+    every: timedelta | None = None
+    once: bool = False
+    rounds: int = 3
+    fraction: float = 1.0
+    quorum: float = 0.5
+    deadline: float = 3600.0
+    min_nodes: int = 1
+    budget: float = 0.5
+    probes: int = 6
+    final_probes: int = 0
+    strategy: str = "precision-weighted-mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense. Raises UserError."""
+        if self.every is not None and self.once:
+            raise UserError("--every and --once: give one of them; --once ends after one run")
+        ports = [("--port", self.port), ("--superlink-port", self.superlink_port)]
+        if self.status is not None:
+            ports.append(("--status", self.status[1]))
+        for name, port in ports:
+            if not 1 <= port <= 65535:
+                raise UserError(f"{name} {port}: expected a port from 1 to 65535")
+        if len({port for _, port in ports}) < len(ports):
+            raise UserError(f"{', '.join(name for name, _ in ports)}: give each a port of its own")
+        if self.deadline <= 0:
+            raise UserError(f"--deadline {self.deadline:g}: expected seconds above 0")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: expected 0 or more")
+        self.server_settings()
+
+    @property
+    def journal_dir(self) -> Path:
+        """The folder of the journal."""
+        return self.state / "run"
+
+    def run_config(self) -> dict[str, ConfigValue]:
+        """Return the run configuration that every run of this server has."""
+        return {
+            "num-rounds": self.rounds,
+            "fraction": self.fraction,
+            "quorum": self.quorum,
+            "deadline": self.deadline,
+            "min-nodes": self.min_nodes,
+            "strategy": self.strategy,
+            "out-dir": str(self.journal_dir),
+            "journal-dir": str(self.journal_dir),
+            "extend": True,
+            "signing-key-file": str(self.fleet / "signing-key.json"),
+            "seed": self.seed,
+            "model": self.model,
+            "budget": self.budget,
+            "probes": self.probes,
+            "final-probes": self.final_probes,
+        }
+
+    def server_settings(self) -> ServerSettings:
+        """Return what a run makes of its configuration. Raises UserError."""
+        return read_settings(self.run_config())
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings for `serve.json`: no secret is among them."""
+        values = asdict(self)
+        values["fleet"], values["state"] = str(self.fleet), str(self.state)
+        values["every"] = None if self.every is None else self.every.total_seconds()
+        values["status"] = None if self.status is None else f"{self.status[0]}:{self.status[1]}"
+        return values
+
+
+def parse_interval(text: str) -> timedelta:
+    """Return the time that 30s, 5m, 6h or 1d stands for, at least 10 s. Raises UserError."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    interval = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
+    if interval < _SHORTEST:
+        raise UserError(f"--every {text}: expected a number and s, m, h or d, such as 30s, 5m, 6h or 1d, at least 10s")
+    return interval

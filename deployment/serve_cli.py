@@ -1,0 +1,92 @@
+"""`fedsieve serve`, for the command line. What it needs is imported inside it: `--help` is quick."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from personalization.errors import UserError
+
+
+def serve(
+    fleet: Annotated[Path, typer.Argument(help="Folder of the fleet, as `fedsieve enroll` made it.")],
+    model: Annotated[str, typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.")],
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what the server keeps.", show_default="FLEET-state, beside the fleet's folder"),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of a run; after them every connected device gets its personal model.")
+    ] = 3,
+    every: Annotated[
+        str | None,
+        typer.Option(help="Start a run this often: 30s, 5m, 6h, 1d.", show_default="one run, then stay up"),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after one run: exit code 0 if it was completed.")] = False,
+    fraction: Annotated[float, typer.Option(help="Share of the connected devices that takes part in a round.")] = 1.0,
+    quorum: Annotated[float, typer.Option(help="Share of those asked that must reply for a round to count.")] = 0.5,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds that a round may take; later replies are left out.")
+    ] = 3600.0,
+    min_nodes: Annotated[int, typer.Option(help="Devices that must be connected before a round begins.")] = 1,
+    budget: Annotated[
+        float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
+    ] = 0.5,
+    probes: Annotated[int, typer.Option(help="Masked forward passes that a device measures in each round.")] = 6,
+    final_probes: Annotated[int, typer.Option(help="The same, for the personal model after the last round.")] = 0,
+    strategy: Annotated[
+        str, typer.Option(help="How the server makes one out of the devices' statistics; see docs/strategies.md.")
+    ] = "precision-weighted-mean",
+    seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on for devices; 0.0.0.0 is every IPv4 one.")] = "0.0.0.0",
+    port: Annotated[int | None, typer.Option(help="Port to listen on for devices.", show_default="the fleet's")] = None,
+    superlink_port: Annotated[int, typer.Option(help="Loopback port of Flower's SuperLink.")] = 9443,
+    status: Annotated[str, typer.Option(help="HOST:PORT of the status page.")] = "127.0.0.1:8081",
+    no_status: Annotated[bool, typer.Option("--no-status", help="Leave the status page out.")] = False,
+) -> None:
+    """Serve a fleet: SuperLink, reverse proxy, status page, and rounds on a schedule, until SIGTERM or Ctrl-C.
+
+    To begin: fedsieve serve FLEET --model MODEL --every 6h
+
+    Devices that are enrolled or revoked meanwhile are admitted or refused within seconds. Started again with the same
+    --state it goes on with what the fleet has learned, and with a run that was cut off.
+    """
+    from deployment.fleet import parse_address, read_fleet
+    from deployment.serve.log import make_log
+    from deployment.serve.service import serve as run
+    from deployment.serve.settings import ServeSettings, parse_interval
+
+    folder = fleet.absolute()
+    code = run(
+        ServeSettings(
+            fleet=folder,
+            state=(state or folder.with_name(f"{folder.name}-state")).absolute(),
+            model=_model(model),
+            host=host,
+            port=port or parse_address(read_fleet(folder).server)[1],
+            superlink_port=superlink_port,
+            status=None if no_status else parse_address(status),
+            every=None if every is None else parse_interval(every),
+            once=once,
+            rounds=rounds,
+            fraction=fraction,
+            quorum=quorum,
+            deadline=deadline,
+            min_nodes=min_nodes,
+            budget=budget,
+            probes=probes,
+            final_probes=final_probes,
+            strategy=strategy,
+            seed=seed,
+        ),
+        make_log(Console(stderr=True)),
+    )
+    raise typer.Exit(code)
+
+
+def _model(model: str) -> str:
+    """Return a folder's absolute path, since what runs the model has another working directory; or a hub name."""
+    if not model:
+        raise UserError("--model: give a folder or a Hugging Face name")
+    return str(Path(model).absolute()) if Path(model).exists() else model
