@@ -8,6 +8,7 @@ Nothing here asks for the name of a model. What is asked for are the names of li
 keeps alike across models, and shapes that fit together; whatever does not fit is named in the error.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +16,6 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from personalization.errors import UserError
 
@@ -87,14 +87,21 @@ class Layer:
 
 def is_linear(module: nn.Module) -> bool:
     """Say whether a module is a plain linear map, in either of the two forms that transformers uses."""
-    return isinstance(module, nn.Linear | Conv1D)
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Say whether a module is the linear map of GPT-2, which keeps its weight transposed."""
+    # Whoever made such a module has imported its class: looking is enough, and importing it takes seconds.
+    home = sys.modules.get("transformers.pytorch_utils")
+    return home is not None and isinstance(module, home.Conv1D)
 
 
 def linear_weight(module: nn.Module) -> Tensor:
     """Return the weight of a linear module as [outputs, inputs]; Conv1D keeps it transposed."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.t() if isinstance(module, Conv1D) else weight
+    return weight.t() if is_conv1d(module) else weight
 
 
 def linear_bias(module: nn.Module) -> Tensor | None:

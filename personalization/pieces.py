@@ -219,8 +219,9 @@ def _blank_model(manifest: BackboneManifest) -> nn.Module:
         model = build_skeleton(str(description["architecture"]), config, str(description["attention"]))
     except (UserError, KeyError, TypeError) as error:
         raise PieceError("no model can be built from the manifest") from error
-    # Every module gets memory of its own for what is to be filled; names that share a tensor are tied again.
-    model._apply(lambda tensor: torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor)
+    # Every module gets memory of its own for what is to be filled; names that share a tensor are tied again. Not by
+    # torch.zeros_like: from a meta tensor it imports a computer algebra system, which takes a second.
+    whole: nn.Module = model
+    whole._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype) if t.is_meta else t)
     model.tie_weights()
-    whole: nn.Module = model.float()
-    return whole
+    return whole.float()

@@ -1,22 +1,23 @@
 """Build a model of transformers from its class name and configuration, without weights and without a network."""
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import PreTrainedModel
-from transformers.initialization import no_init_weights
-from transformers.pytorch_utils import Conv1D
 
 from personalization.cutting import Writer, cut_model
 from personalization.errors import UserError
-from personalization.layers import find_layers, linear_bias, linear_weight
+from personalization.layers import find_layers, is_conv1d, linear_bias, linear_weight
 from personalization.manifest import LayerRecord, Manifest
+from personalization.vision_transformer import ViTForImageClassification, build_vision_transformer
+
+if TYPE_CHECKING:  # importing transformers takes longer than all the rest, and most devices never need it
+    from transformers import PreTrainedModel
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -34,19 +35,32 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **named)
 
 
-def build_skeleton(architecture: str, config: Mapping[str, Any], attention: str) -> PreTrainedModel:
+def build_skeleton(
+    architecture: str, config: Mapping[str, Any], attention: str
+) -> "PreTrainedModel | ViTForImageClassification":
     """Return the dense model with parameters that are still to be filled, most of them on the meta device.
 
-    architecture: name of a model class in transformers. Raises UserError for any other name and for a configuration
-    that does not build it. The global random state is left alone.
+    architecture: name of a model class in transformers. A plain ViT classifier is built without transformers; its
+    modules, tensors and numbers are the same. Raises UserError for any other name and for a configuration that does
+    not build it. The global random state is left alone.
     """
+    with torch.random.fork_rng([]):
+        own = build_vision_transformer(config, attention) if architecture == "ViTForImageClassification" else None
+        return own or _build_by_transformers(architecture, config, attention)
+
+
+def _build_by_transformers(architecture: str, config: Mapping[str, Any], attention: str) -> "PreTrainedModel":
+    import transformers
+    from transformers import PreTrainedModel
+    from transformers.initialization import no_init_weights
+
     model_class = getattr(transformers, architecture, None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel) and model_class.config_class):
         raise UserError(f"{architecture}: not a model class of transformers {transformers.__version__}")
     try:
         settings = model_class.config_class.from_dict(copy.deepcopy(dict(config)))
         settings._attn_implementation = attention
-        with torch.random.fork_rng([]), _EmptyOnMeta(), no_init_weights():
+        with _EmptyOnMeta(), no_init_weights():
             model: PreTrainedModel = model_class(settings).eval()
     except Exception as error:  # a configuration can be wrong in any way that the class did not foresee
         reason = str(error).strip().partition("\n")[0]
@@ -75,6 +89,14 @@ def build_personal_skeleton(manifest: Manifest) -> nn.Module:
     return cut_model(dense, layers, kept, writers)
 
 
+def can_be_rebuilt(model: nn.Module) -> bool:
+    """Say whether `build_skeleton` can make the modules of `model` again from its class name and configuration."""
+    library = sys.modules.get("transformers")  # without it there is no model of its classes
+    return isinstance(model, ViTForImageClassification) or (
+        library is not None and isinstance(model, library.PreTrainedModel)
+    )
+
+
 def _is_untouched(writer: nn.Module, record: LayerRecord) -> bool:
     return (
         len(record.kept) == record.units
@@ -85,4 +107,4 @@ def _is_untouched(writer: nn.Module, record: LayerRecord) -> bool:
 
 def linear_kind(module: nn.Module) -> str:
     """Return which of the two linear modules of a manifest this one is."""
-    return "Conv1D" if isinstance(module, Conv1D) else "Linear"
+    return "Conv1D" if is_conv1d(module) else "Linear"

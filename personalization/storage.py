@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
 
 from personalization.errors import UserError
 from personalization.files import remove_temporary, write_atomically
 from personalization.layers import Layer, linear_bias
 from personalization.manifest import ATTENTION_KINDS, STORED_DTYPES, LayerRecord, Manifest
-from personalization.skeleton import build_personal_skeleton, linear_kind
+from personalization.skeleton import build_personal_skeleton, can_be_rebuilt, linear_kind
 
 MANIFEST_FILE = "manifest.json"
 _WEIGHTS_PATTERN = "model-*.safetensors"
@@ -95,18 +94,19 @@ def pack_personal_model(
     """
     if dtype not in STORED_DTYPES:
         raise UserError(f"dtype {dtype!r}: expected one of {', '.join(STORED_DTYPES)}")
-    if not isinstance(model, PreTrainedModel):
+    if not can_be_rebuilt(model):
         raise UserError(
             f"{type(model).__name__}: not a model of transformers, so it cannot be saved to be loaded again"
         )
+    config: Any = model.config
     tensors, tied = stored_tensors(model, dtype)
     data = save(tensors)
     digest = hashlib.sha256(data).hexdigest()
-    attention = model.config._attn_implementation
+    attention = config._attn_implementation
     generation = getattr(model, "generation_config", None)
     manifest = Manifest(
         architecture=type(model).__name__,
-        config=model.config.to_dict() | {"_name_or_path": ""},
+        config=config.to_dict() | {"_name_or_path": ""},
         attention=attention if attention in ATTENTION_KINDS else ATTENTION_KINDS[0],
         generation=None if generation is None else generation.to_dict(),
         layers=tuple(_layer_record(model, layer, units) for layer, units in zip(layers, kept, strict=True)),
@@ -179,6 +179,8 @@ def _assemble(manifest: Manifest, stored: Mapping[str, Tensor], source: str) -> 
             path, _, name = second.rpartition(".")
             setattr(model.get_submodule(path), name, model.get_parameter(first))
         if manifest.generation is not None:
+            from transformers import GenerationConfig
+
             decoder: Any = model
             decoder.generation_config = GenerationConfig.from_dict(manifest.generation)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:

@@ -1,0 +1,35 @@
+import os
+import stat
+import subprocess
+
+from flwr.supernode.cli.flwr_clientapp import _parse_args_run_flwr_clientapp
+
+from client.launcher import COMMAND, environment_with_launcher
+from client.process import parser
+
+
+def test_it_takes_the_options_that_flowers_own_command_takes():
+    def options(source):
+        return {(*a.option_strings, a.dest, a.default, a.required) for a in source._actions}
+
+    assert options(parser()) == options(_parse_args_run_flwr_clientapp())
+
+
+def test_the_command_is_found_first_and_is_closed_to_others(tmp_path):
+    folder = tmp_path / "a folder" / "bin"
+    environment = environment_with_launcher(folder, os.environ)
+    again = environment_with_launcher(folder, environment)
+    assert again["PATH"].split(os.pathsep)[0] == str(folder)
+    assert {k: v for k, v in environment.items() if k != "PATH"} == {k: v for k, v in os.environ.items() if k != "PATH"}
+    assert [path.name for path in folder.iterdir()] == [COMMAND]
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((folder / COMMAND).stat().st_mode) == 0o700
+
+
+def test_the_process_imports_neither_database_nor_anything_of_ours(tmp_path):
+    environment = environment_with_launcher(tmp_path, os.environ) | {"PYTHONPROFILEIMPORTTIME": "1"}
+    # An empty token ends it after its imports, before its first request.
+    done = subprocess.run([COMMAND, "--token", " ", "--insecure"], env=environment, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "flwr" in imported
+    assert "does not contain a token" in done.stderr
+    assert not imported & {"sqlalchemy", "alembic", "torch", "client", "personalization", "strategies", "data", "state"}
