@@ -22,7 +22,7 @@ from personalization.errors import UserError
 from personalization.files import write_atomically
 from personalization.sensing import ProbeSamples
 
-RECORD, MODEL, SAMPLES, VAULT = "record.json", "model", "samples", "vault"
+RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
 # A run that is resumed repeats at most one plan, and needs what stood before it.
 _KEPT_VERSIONS = 3
 
@@ -31,8 +31,8 @@ class ClientState:
     """One client's directory (mode 700, files 600); every entry is replaced atomically.
 
     `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
-    plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. They are files
-    of these names, or, with a key, entries of the vault in `vault/`.
+    plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. `version.json`:
+    the newest plan seen. They are files of these names, or, with a key, entries of the vault in `vault/`.
     """
 
     def __init__(self, folder: Path, *, access: VaultAccess | None = None) -> None:
