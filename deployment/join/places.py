@@ -19,10 +19,11 @@ _APP = "fedsieve"
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The user's folders (XDG base directories): `config` for keys and settings, `data` for states."""
+    """The user's folders (XDG base directories): `config` for keys and settings, `data` for states, `cache`."""
 
     config: Path
     data: Path
+    cache: Path
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> "Places":
@@ -31,11 +32,16 @@ class Places:
         return Places(
             config=_absolute(environment.get("XDG_CONFIG_HOME")) or home / ".config",
             data=_absolute(environment.get("XDG_DATA_HOME")) or home / ".local" / "share",
+            cache=_absolute(environment.get("XDG_CACHE_HOME")) or home / ".cache",
         )
 
     def state(self, node: NodeFile) -> Path:
         """Return the default state folder of a node."""
         return self.data / _APP / node.fleet / node.name
+
+    def flower(self, node: NodeFile) -> Path:
+        """Return where Flower keeps the programs of runs: not in the state, whose files nobody is to be able to run."""
+        return self.cache / _APP / node.fleet / node.name
 
     def key_file(self, node: NodeFile) -> Path:
         """Return the default key file of a node."""

@@ -17,7 +17,7 @@ from deployment.join.flower_log import LastWords, Said, Sign, plain, read_line
 from personalization.files import write_atomically
 
 LOG = "supernode.log"
-_KEY, _AUTHORITY, _CONFIG, _HOME = "node.key", "authority.crt", "node-config.toml", "flower"
+_KEY, _AUTHORITY, _CONFIG = "node.key", "authority.crt", "node-config.toml"
 _LOG_BYTES = 1 << 20
 _STOP_SECONDS = 10.0
 _ROOT = Path(__file__).parents[2]
@@ -32,10 +32,14 @@ _QUIET = {
 
 @dataclass(frozen=True, kw_only=True)
 class SuperNodeSettings:
-    """What a SuperNode is started with. node_config: for the ClientApp. environment: of its processes."""
+    """What a SuperNode is started with. node_config: for the ClientApp. environment: of its processes.
+
+    home: Flower's own folder, which is made if need be.
+    """
 
     node: NodeFile
     state: Path
+    home: Path
     node_config: Mapping[str, str | float]
     environment: Mapping[str, str]
 
@@ -47,6 +51,7 @@ class SuperNode:
         """Write its files (mode 600) and start it. tell: called from a thread with what it says. Raises OSError."""
         self._state, self._tell, self._said = settings.state, tell, list[Said]()
         write_credentials(settings)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Standard input tells the child that this process is gone; nothing is ever written to it.
         self._process = subprocess.Popen(
             _command(settings),
@@ -54,7 +59,7 @@ class SuperNode:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=_environment(settings),
-            cwd=settings.state,
+            cwd=settings.home,
             start_new_session=True,
             text=True,
             errors="replace",
@@ -116,7 +121,6 @@ def write_credentials(settings: SuperNodeSettings) -> None:
     """Write key, authority and node configuration into the state folder (mode 600). Raises OSError."""
     state, node = settings.state, settings.node
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.node_config.items()]
-    (state / _HOME).mkdir(mode=0o700, exist_ok=True)
     write_atomically(state / _KEY, node.private_key.encode())
     write_atomically(state / _AUTHORITY, node.authority.encode())
     write_atomically(state / _CONFIG, "".join(lines).encode())
@@ -130,9 +134,10 @@ def remove_credentials(state: Path) -> None:
 
 
 def _command(settings: SuperNodeSettings) -> list[str]:
-    # The node configuration is a file, because every user of the device can read command lines.
+    # The node configuration is a file, because every user of the device can read command lines. -P: no module is to
+    # be found in the working directory.
     return [
-        *(sys.executable, "-m", "deployment.join.supernode"),
+        *(sys.executable, "-P", "-m", "deployment.join.supernode"),
         *("--superlink", settings.node.server),
         *("--root-certificates", str(settings.state / _AUTHORITY)),
         *("--auth-supernode-private-key", str(settings.state / _KEY)),
@@ -147,7 +152,7 @@ def _environment(settings: SuperNodeSettings) -> dict[str, str]:
     # Flower starts its other programs by name: they have to be those of this environment.
     programs = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), own.get("PATH", "")]))
     modules = os.pathsep.join(filter(None, [str(_ROOT), own.get("PYTHONPATH", "")]))
-    home = str(settings.state / _HOME)
+    home = str(settings.home)
     return {**own, **_QUIET, "PATH": programs, "PYTHONPATH": modules, "FLWR_HOME": home, "PYTHONUNBUFFERED": "1"}
 
 

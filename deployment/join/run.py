@@ -97,7 +97,7 @@ def _prepare(
         **({} if settings.budget is None else {"budget": settings.budget}),
     }
     supernode = SuperNodeSettings(
-        node=node, state=state, node_config=config, environment=vault.environment(environment)
+        node=node, state=state, home=places.flower(node), node_config=config, environment=vault.environment(environment)
     )
     return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
 
