@@ -1,6 +1,5 @@
 """Whether a request comes from the device's own fleet and is not an old one: checked before anything of it is used."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from client.data import Config
 from client.node_file import parse_verify_key, read_node_file
-from client.state import VERSION, ClientState
+from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from strategies.protocol import FLEET, PLAN, SERIES, SIGNATURE, read_manifest
@@ -63,23 +62,13 @@ def check_request(content: RecordDict, trust: Trust, state: ClientState) -> None
     if not isinstance(series, int) or not isinstance(version, int):
         raise _untrusted("a plan without series and version")
     place, digest = (series, version), plan_digest(content).hex()
-    last_place, last_digest = last_plan(state)
+    last_place, last_digest = state.last_plan()
     if place < last_place:
         raise ClientError(ClientFailure.PLAN_OUTDATED, f"plan {place} is older than {last_place}, which was seen")
     if place == last_place and digest != last_digest:
         raise ClientError(ClientFailure.PLAN_OUTDATED, f"another plan {place} was seen before")
     if place > last_place:
-        state.write(VERSION, json.dumps({"series": series, "version": version, "plan": digest}).encode())
-
-
-def last_plan(state: ClientState) -> tuple[tuple[int, int], str]:
-    """Return series, version and digest of the newest plan that this device has seen; (-1, -1) if it has seen none."""
-    try:
-        record = json.loads(state.read(VERSION))
-        return (int(record["series"]), int(record["version"])), str(record["plan"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        # Who can damage this entry has the device. After a fault of its disk it goes on with what its fleet signs next.
-        return (-1, -1), ""
+        state.remember_plan(place, digest)
 
 
 def _check_signature(content: RecordDict, record: ConfigRecord, trust: Trust) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from client.node_file import NodeFile
 from deployment.join.flower_log import LastWords, Said, Sign, plain, read_line
@@ -100,12 +101,8 @@ class SuperNode:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        path = self._state / LOG
-        if path.exists() and path.stat().st_size > _LOG_BYTES:
-            os.replace(path, path.with_suffix(".log.1"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        written = os.fstat(descriptor).st_size
-        with os.fdopen(descriptor, "a", buffering=1, errors="replace") as log:
+        with open_log(self._state / LOG) as log:
+            written = os.fstat(log.fileno()).st_size
             for line in self._process.stdout:
                 if written < 2 * _LOG_BYTES:  # a log must not fill the disk; the next start begins a new one
                     with contextlib.suppress(OSError):
@@ -115,6 +112,17 @@ class SuperNode:
                     if said.sign in (Sign.EXIT_CODE, Sign.SERVER_CODE, Sign.TLS_FAILED):
                         self._said.append(said)
                     self._tell(said)
+
+
+def open_log(path: Path) -> TextIO:
+    """Return the log, open for more lines; what was over a megabyte is put aside. A log that can't be kept is none."""
+    try:
+        if path.exists() and path.stat().st_size > _LOG_BYTES:
+            os.replace(path, path.with_name(f"{path.name}.1"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)  # the pipe has to be read all the same
+    return os.fdopen(descriptor, "a", buffering=1, errors="replace")
 
 
 def write_credentials(settings: SuperNodeSettings) -> None:

@@ -140,19 +140,30 @@ class _Loop:
         """Go on until told to end. Raises UserError when the server does not take this device, OSError."""
         with _stop_signals(self._queue):
             while not self._stopping:
-                node = SuperNode(self._ready.supernode, self._queue.put)
-                try:
-                    code = self._accompany(node)
-                finally:
-                    last = node.stop()
-                self._drain()
-                if self._stopping:
-                    break
-                wait = self._backoff.next()
-                self._ended(node, last if code is None else code, wait)
-                self._pause(wait)
+                wait = self._once()
+                if wait is not None:
+                    self._pause(wait)
         self._note_online(False)
         self._report.tell("ended", "ended")
+
+    def _once(self) -> float | None:
+        """Run one SuperNode to its end; return the seconds to wait before the next, None if there is to be none."""
+        try:
+            node = SuperNode(self._ready.supernode, self._queue.put)
+        except OSError as error:  # a full disk is not full for ever
+            wait = self._backoff.next()
+            self._report.tell("restarting", f"cannot start ({error}); again in {wait:.0f} s", seconds=round(wait, 1))
+            return wait
+        try:
+            code = self._accompany(node)
+        finally:
+            last = node.stop()
+        self._drain()
+        if self._stopping:
+            return None
+        wait = self._backoff.next()
+        self._ended(node, last if code is None else code, wait)
+        return wait
 
     def _accompany(self, node: SuperNode) -> int | None:
         """Pass on what happens until the process ends, whose exit code is returned, or this one is told to end."""
@@ -222,7 +233,10 @@ class _Loop:
             self._report.tell("state", f"warning: {error}")
 
     def _note_online(self, online: bool) -> None:
-        self._owner = self._owner.with_online(online, self._ready.state)
+        try:
+            self._owner = self._owner.with_online(online, self._ready.state)
+        except OSError as error:
+            self._report.tell("state", f"warning: {self._ready.state} cannot be written ({error.strerror})")
 
 
 @contextmanager

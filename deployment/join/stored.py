@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from client.state import ClientState
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.layout import is_state
 from deployment.join.places import Places, remembered_vault
 from deployment.join.vault_choice import VaultChoice, open_state
+from personalization.codes import ClientError
 from personalization.errors import UserError
-
-if TYPE_CHECKING:
-    from client.state import ClientState
 
 
 def open_stored(
     folder: Path, choice: VaultChoice | None, environment: Mapping[str, str]
-) -> tuple["ClientState", VaultChoice]:
+) -> tuple[ClientState, VaultChoice]:
     """Return a state that exists, and what opened it: what was chosen, or what it was last joined with.
 
     Raises UserError.
@@ -61,8 +60,6 @@ def describe_vault(folder: Path, choice: VaultChoice | None, environment: Mappin
 
 def change_key(folder: Path, choice: VaultChoice | None, environment: Mapping[str, str]) -> None:
     """Encrypt everything in a state with a new key. Raises UserError, also if a client is at work; OSError."""
-    from personalization.codes import ClientError
-
     state, _ = open_stored(folder, choice, environment)
     try:
         state.change_key()

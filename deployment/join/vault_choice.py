@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from client.state import VAULT, ClientState
 from client.vault.access import VaultAccess, find_access
 from client.vault.keys import ENVIRONMENT_KEY, create_key_file
+from personalization.codes import ClientError
 from personalization.errors import UserError
 
-if TYPE_CHECKING:
-    from client.state import ClientState
-
-_VAULT = "vault"
 Source = Literal["file", "keyring", "environment", "none"]
 
 
@@ -73,19 +71,16 @@ def choose_vault(
     return given[0] if given else None
 
 
-def open_state(folder: Path, choice: VaultChoice, environment: Mapping[str, str]) -> "ClientState":
+def open_state(folder: Path, choice: VaultChoice, environment: Mapping[str, str]) -> ClientState:
     """Return the state in a folder, once its vault has opened. Raises UserError if it does not, or there is no key."""
-    from client.state import ClientState
-    from personalization.codes import ClientError
-
     if choice.source == "file" and Path(choice.name).resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"{choice.name}: inside the state folder {folder}, where it protects nothing; keep it elsewhere"
         )
-    if choice.source == "none" and (folder / _VAULT).is_dir():
+    if choice.source == "none" and (folder / VAULT).is_dir():
         raise UserError(
             f"{folder}: encrypted, but no key was given; name it with --vault-key-file, --vault-keyring or "
-            f"--vault-env, or remove {folder / _VAULT} to begin anew: the server sends what is needed again"
+            f"--vault-env, or remove {folder / VAULT} to begin anew: the server sends what is needed again"
         )
     state = ClientState(folder, access=choice.access(environment))
     try:
@@ -100,7 +95,7 @@ def make_missing_key(folder: Path, choice: VaultChoice) -> bool:
 
     Where there is a vault, or its counter, a key that is missing was lost: a new one would open nothing.
     """
-    if choice.source != "file" or Path(choice.name).exists() or (folder / _VAULT).exists():
+    if choice.source != "file" or Path(choice.name).exists() or (folder / VAULT).exists():
         return False
     path = Path(choice.name)
     if path.with_name(f"{path.name}.counter").exists():

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from client.state import RECORD, VAULT, VERSION, ClientState
 from client.vault.index import COPIES
-
-if TYPE_CHECKING:
-    from client.state import ClientState
+from personalization.codes import ClientError
+from personalization.errors import UserError
 
 _ERROR = "last_error.json"
 Stamp = tuple[int, int] | None
@@ -27,7 +27,7 @@ class Event:
 class StateWatcher:
     """Reads a state beside the ClientApp that writes it; needs no lock."""
 
-    def __init__(self, folder: Path, open_state: Callable[[], "ClientState"]) -> None:
+    def __init__(self, folder: Path, open_state: Callable[[], ClientState]) -> None:
         """open_state: opens the state as it stands. What is there now is no news. Raises UserError."""
         self._folder, self._open = folder, open_state
         self._stamps = self._read_stamps()
@@ -35,33 +35,33 @@ class StateWatcher:
         self._failed = _stamp(folder / _ERROR)
 
     def news(self) -> Iterator[Event]:
-        """Return what happened since the last call. Raises UserError if the state no longer opens."""
+        """Return what happened since the last call. Raises UserError, once a change, if the state no longer opens."""
         stamps = self._read_stamps()
         if stamps != self._stamps:
+            self._stamps = stamps
             plan, rounds = self._read_state()
             if plan != self._plan:
                 yield Event("plan", f"plan {plan[1]} received (run {plan[0]})", {"plan": plan[1], "series": plan[0]})
             for version, entry in rounds.items():
                 if self._rounds.get(version) != entry:
                     yield _personalized(version, entry)
-            self._stamps, self._plan, self._rounds = stamps, plan, rounds
+            self._plan, self._rounds = plan, rounds
         failed = _stamp(self._folder / _ERROR)
         if failed != self._failed:
             self._failed = failed
             yield from self._failure()
 
     def _read_stamps(self) -> tuple[Stamp, ...]:
-        from client.state import RECORD, VAULT, VERSION
-
         files = [self._folder / RECORD, self._folder / VERSION, *(self._folder / VAULT / name for name in COPIES)]
         return tuple(map(_stamp, files))
 
     def _read_state(self) -> tuple[tuple[int, int], dict[str, Any]]:
-        from client.verification import last_plan
-
         state = self._open()
-        rounds: dict[str, Any] = state.record()["rounds"]
-        return last_plan(state)[0], rounds
+        try:
+            rounds: dict[str, Any] = state.record()["rounds"]
+            return state.last_plan()[0], rounds
+        except (ClientError, OSError) as error:
+            raise UserError(f"{self._folder}: cannot be read just now ({error})") from error
 
     def _failure(self) -> Iterator[Event]:
         try:

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from joining import node_file
 
@@ -34,3 +38,10 @@ def test_what_a_state_was_joined_with_is_found_again(node, tmp_path):
     assert remembered_vault(tmp_path / "other", places) is None
     (path.with_name("a.join.json")).write_text("damaged")
     assert remembered_vault(state, places) == choice
+
+
+def test_who_watches_needs_neither_torch_nor_flower():
+    code = "import sys, deployment.join.run; print([n for n in ('torch', 'flwr', 'transformers') if n in sys.modules])"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

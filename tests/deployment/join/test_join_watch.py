@@ -9,6 +9,7 @@ import pytest
 from client.state import VERSION, ClientState
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
+from personalization.errors import UserError
 
 ENTRY = {"samples": 20, "agreement": 0.9, "entropy_increase": 0.1, "weights_kept": 0.5, "levels": [0.5]}
 
@@ -42,6 +43,22 @@ def test_plans_and_models_are_news_once(choice, tmp_path):
     writer.add_record(1, ENTRY)  # a new run counts from 1 again
     assert [event.facts["plan"] for event in watcher.news()] == [1]
     assert list(watcher.news()) == []
+
+
+def test_a_state_that_no_longer_opens_is_told_once(tmp_path):
+    choice = VaultChoice(source="file", name=str(tmp_path / "key"))
+    make_missing_key(tmp_path / "state", choice)
+    writer, opened = open_state(tmp_path / "state", choice, {}), [choice]
+    write_plan(writer, 1, 1)
+    watcher = StateWatcher(tmp_path / "state", lambda: open_state(tmp_path / "state", opened[0], {}))
+    opened[0] = VaultChoice(source="none")
+    write_plan(writer, 1, 2)
+    with pytest.raises(UserError, match="no key was given"):
+        list(watcher.news())
+    assert list(watcher.news()) == []
+    opened[0] = choice
+    write_plan(writer, 1, 3)
+    assert [event.facts["plan"] for event in watcher.news()] == [3]
 
 
 def test_a_failure_is_told_with_its_code_and_line(choice, tmp_path):
