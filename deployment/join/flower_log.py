@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Before every line of the SuperNode itself: the programs that it starts use the same words of their connection to it.
+MARK = "supernode: "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -47,8 +49,10 @@ def plain(line: str) -> str:
 
 
 def read_line(line: str) -> Said | None:
-    """Return what a line says, None if nothing that matters here."""
-    text = plain(line)
+    """Return what a line says, None if it is not the SuperNode's or nothing that matters here."""
+    if not line.startswith(MARK):
+        return None
+    text = plain(line).removeprefix(MARK)
     for pattern, sign in _SIGNS:
         found = pattern.search(text)
         if found is not None:

@@ -4,12 +4,15 @@ Flower's own command stays alive without a connection when its loop breaks off, 
 dies. Here either ends the process, and `fedsieve join` starts the next one.
 """
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
+
+from deployment.join.flower_log import MARK
 
 BROKEN_OFF = 70
 _PATIENCE_SECONDS = 8.0
@@ -21,10 +24,21 @@ def main() -> None:
     threading.excepthook = _end_with_thread
     from flwr.supernode.cli import flower_supernode
 
+    logging.getLogger("flwr").handlers = [_Marked(logging.INFO)]
     sys.argv[0] = "flower-supernode"
     flower_supernode()
     _flush()
     os._exit(BROKEN_OFF)  # its thread that serves the ClientApp would keep the process
+
+
+class _Marked(logging.Handler):
+    """Writes Flower's messages with a mark before each line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        lines = record.getMessage().splitlines()
+        sys.stdout.write("".join(f"{MARK}{line}\n" for line in lines))
+        sys.stdout.flush()
 
 
 def _end_with_parent() -> None:

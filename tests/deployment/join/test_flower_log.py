@@ -2,24 +2,25 @@ import pytest
 from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.exit import ExitCode
 
-from deployment.join.flower_log import LastWords, Said, Sign, plain, read_line
+from deployment.join.flower_log import MARK, LastWords, Said, Sign, plain, read_line
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("\x1b[92mINFO \x1b[0m:      SuperNode ID: 12345", Said(Sign.CONNECTED, "12345")),
-        ("WARNING :   Connection attempt failed, retrying in 1.25 seconds", Said(Sign.LOST, "1.25")),
-        ("INFO :      Connection successful after 4.50 seconds and 3 tries.", Said(Sign.RECONNECTED, "4.50")),
-        ("INFO :      Receiving: train message (ID: 77)", Said(Sign.RECEIVED, "train")),
-        ("INFO :      Sent successfully", Said(Sign.SENT, "Sent successfully")),
-        ("ERROR :     Exit Code: 305", Said(Sign.EXIT_CODE, "305")),
+        ("SuperNode ID: 12345", Said(Sign.CONNECTED, "12345")),
+        ("Connection attempt failed, retrying in 1.25 seconds", Said(Sign.LOST, "1.25")),
+        ("Connection successful after 4.50 seconds and 3 tries.", Said(Sign.RECONNECTED, "4.50")),
+        ("Receiving: train message (ID: 77)", Said(Sign.RECEIVED, "train")),
+        ("Sent successfully", Said(Sign.SENT, "Sent successfully")),
+        ("Exit Code: 305", Said(Sign.EXIT_CODE, "305")),
         ("[code: 2004] Failed to activate SuperNode.", Said(Sign.SERVER_CODE, "2004")),
-        ("INFO :      Starting Flower SuperNode", None),
+        ("Starting Flower SuperNode", None),
     ],
 )
 def test_lines_are_read(line, said):
-    assert read_line(line) == said
+    assert read_line(f"{MARK}{line}\n") == said
+    assert read_line(f"\x1b[92mINFO \x1b[0m:      {line}\n") is None  # of a program that the SuperNode started
 
 
 def test_colours_go():

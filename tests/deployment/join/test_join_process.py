@@ -124,7 +124,7 @@ def test_a_join_that_is_killed_leaves_nothing_running(tmp_path):
     fleet = Fleet(tmp_path, superlink=False)
     join = fleet.join("hall")
     try:
-        assert wait_for(lambda: any("--superlink" in line for line in fleet.processes()))
+        assert wait_for(lambda: any("flower-superexec" in line for line in fleet.processes()))
         assert fleet.told("hall", "unreachable")
         join.kill()
         join.wait()
