@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from deployment.cli import enroll
+from deployment.join_cli import KeyEnvironmentOption, KeyFileOption, KeyringOption, join, vault
 from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
@@ -38,7 +39,20 @@ _REFUSED = frozenset(
 )
 # What the extra `fleet` brings, and `device` does not.
 _FLEET_PACKAGES = frozenset(
-    {"cryptography", "flwr", "httpx", "onnx", "plotly", "ray", "safetensors", "torch", "transformers"}
+    {
+        "cryptography",
+        "fastapi",
+        "flwr",
+        "httpx",
+        "onnx",
+        "plotly",
+        "prometheus_client",
+        "ray",
+        "safetensors",
+        "torch",
+        "transformers",
+        "uvicorn",
+    }
 )
 _DEFAULTS = PersonalizationSettings()
 
@@ -361,18 +375,39 @@ def export(
 
 @app.command()
 def predict(
-    model_folder: Annotated[Path, typer.Argument(help="Folder of a personal model, or of an exported one.")],
+    model_folder: Annotated[
+        Path, typer.Argument(help="Folder of a personal model, of an exported one, or the state of a node that joined.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    vault_key_file: KeyFileOption = None,
+    vault_keyring: KeyringOption = None,
+    vault_env: KeyEnvironmentOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a personal model sees on images: file, class, probability. An exported model needs no torch."""
-    if (model_folder / DEVICE_MANIFEST).is_file():
-        from personalization.device.predict import predict_files
-    else:
-        from simulations.device import predict_files
+    """Say what a personal model sees on images: file, class, probability. An exported model needs no torch.
+
+    A state that is encrypted is opened with the key that it was last joined with; `fedsieve join` may be running.
+    """
+    from deployment.join.layout import is_state
     from simulations.report.predictions import predictions_table
 
-    predictions = predict_files(model_folder, images)
+    exported = (model_folder / DEVICE_MANIFEST).is_file()
+    if not exported and is_state(model_folder):
+        from deployment.join.stored import predict_from_state
+        from deployment.join.vault_choice import choose_vault
+
+        choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
+        predictions = predict_from_state(model_folder, images, choice, os.environ)
+    elif vault_key_file or vault_keyring or vault_env:
+        raise UserError(f"{model_folder}: not the state of a node, so there is no key; leave out the --vault options")
+    elif exported:
+        from personalization.device.predict import predict_files
+
+        predictions = predict_files(model_folder, images)
+    else:
+        from simulations.device import predict_files
+
+        predictions = predict_files(model_folder, images)
     if as_json:
         typer.echo(json.dumps(predictions, indent=2))
     else:
@@ -381,6 +416,8 @@ def predict(
 
 app.command()(enroll)
 app.command()(serve)
+app.command()(join)
+app.command()(vault)
 
 
 def main() -> None:

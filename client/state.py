@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
-from flwr.app import Context
 
 from client.vault.access import VaultAccess, find_access
 from client.vault.lock import StateLock
@@ -20,9 +19,13 @@ from client.vault.vault import DamagedEntryError, Vault
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from personalization.files import write_atomically
-from personalization.sensing import ProbeSamples
 
-RECORD, MODEL, SAMPLES, VAULT = "record.json", "model", "samples", "vault"
+if TYPE_CHECKING:  # who only reads a state needs neither Flower nor torch
+    from flwr.app import Context
+
+    from personalization.sensing import ProbeSamples
+
+RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
 # A run that is resumed repeats at most one plan, and needs what stood before it.
 _KEPT_VERSIONS = 3
 
@@ -31,8 +34,8 @@ class ClientState:
     """One client's directory (mode 700, files 600); every entry is replaced atomically.
 
     `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
-    plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. They are files
-    of these names, or, with a key, entries of the vault in `vault/`.
+    plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. `version.json`:
+    the newest plan seen. They are files of these names, or, with a key, entries of the vault in `vault/`.
     """
 
     def __init__(self, folder: Path, *, access: VaultAccess | None = None) -> None:
@@ -44,7 +47,7 @@ class ClientState:
         self._lock = StateLock(folder)
 
     @staticmethod
-    def of(context: Context) -> "ClientState":
+    def of(context: "Context") -> "ClientState":
         """Return the state of the node that `context` describes.
 
         A deployed node names its `state-dir` in the node configuration, and is the only kind that has a vault.
@@ -149,7 +152,7 @@ class ClientState:
             found = {file.stem for file in path.iterdir()} if path.is_dir() else set()
         return sorted(int(version) for version in found if version.isdecimal())
 
-    def save_samples(self, version: int, samples: ProbeSamples, *, data: bytes) -> None:
+    def save_samples(self, version: int, samples: "ProbeSamples", *, data: bytes) -> None:
         """Keep all samples taken up to a plan on inputs of fingerprint `data`; they replace that version's earlier."""
         buffer = BytesIO()
         fingerprint = np.frombuffer(data, dtype=np.uint8)
@@ -158,11 +161,13 @@ class ClientState:
         old = {_samples_name(v): None for v in kept[:-_KEPT_VERSIONS] if v != version}
         self.change({_samples_name(version): buffer.getvalue(), **old})
 
-    def load_samples(self, before: int, atoms: int, *, data: bytes) -> ProbeSamples | None:
+    def load_samples(self, before: int, atoms: int, *, data: bytes) -> "ProbeSamples | None":
         """Return what was kept at the last plan before version `before` that can be read; what cannot is reported.
 
         None if nothing fits [probes, `atoms`], or if it was measured on inputs of another fingerprint than `data`.
         """
+        from personalization.sensing import ProbeSamples
+
         for version in reversed([version for version in self.versions(SAMPLES) if version < before]):
             name = _samples_name(version)
             try:
@@ -192,6 +197,21 @@ class ClientState:
         """Add what was found for a plan; it replaces what was found for that version or a later one before."""
         rounds = {v: e for v, e in self.record()["rounds"].items() if int(v) < version}
         self.write(RECORD, json.dumps({"rounds": {**rounds, str(version): entry}}, indent=1).encode())
+
+    def last_plan(self) -> tuple[tuple[int, int], str]:
+        """Return series, version and digest of the newest plan that was seen; (-1, -1) if none was."""
+        try:
+            record = json.loads(self.read(VERSION))
+            return (int(record["series"]), int(record["version"])), str(record["plan"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            # Who can damage this entry has the device. After a fault of its disk it goes on with what its fleet signs
+            # next.
+            return (-1, -1), ""
+
+    def remember_plan(self, place: tuple[int, int], digest: str) -> None:
+        """Keep the newest plan that was seen. place: its series and version. Raises OSError, ClientError."""
+        series, version = place
+        self.write(VERSION, json.dumps({"series": series, "version": version, "plan": digest}).encode())
 
     def _write_plain(self, name: str, data: bytes) -> None:
         path = self.path(name)

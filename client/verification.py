@@ -1,6 +1,5 @@
 """Whether a request comes from the device's own fleet and is not an old one: checked before anything of it is used."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from strategies.protocol import FLEET, PLAN, SERIES, SIGNATURE, read_manifest
 from strategies.signatures import plan_digest, signed_bytes
-
-VERSION = "version.json"
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,13 @@ def check_request(content: RecordDict, trust: Trust, state: ClientState) -> None
     if not isinstance(series, int) or not isinstance(version, int):
         raise _untrusted("a plan without series and version")
     place, digest = (series, version), plan_digest(content).hex()
-    last_place, last_digest = _last_plan(state)
+    last_place, last_digest = state.last_plan()
     if place < last_place:
         raise ClientError(ClientFailure.PLAN_OUTDATED, f"plan {place} is older than {last_place}, which was seen")
     if place == last_place and digest != last_digest:
         raise ClientError(ClientFailure.PLAN_OUTDATED, f"another plan {place} was seen before")
     if place > last_place:
-        state.write(VERSION, json.dumps({"series": series, "version": version, "plan": digest}).encode())
+        state.remember_plan(place, digest)
 
 
 def _check_signature(content: RecordDict, record: ConfigRecord, trust: Trust) -> None:
@@ -92,15 +89,6 @@ def _check_model(content: RecordDict, record: ConfigRecord, trust: Trust) -> Non
         raise _untrusted("the plan is for another model than the one this device was enrolled for")
     if manifest is not None and manifest.root != root:
         raise _untrusted("the manifest is not that of the plan's model")
-
-
-def _last_plan(state: ClientState) -> tuple[tuple[int, int], str]:
-    try:
-        record = json.loads(state.path(VERSION).read_bytes())
-        return (int(record["series"]), int(record["version"])), str(record["plan"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        # Who can damage this file has the device. After a fault of its disk it goes on with what its fleet signs next.
-        return (-1, -1), ""
 
 
 def _untrusted(detail: str) -> ClientError:

@@ -166,9 +166,7 @@ def check_extension(journal: Journal, folder: Path, *, settings: Mapping[str, An
     _check_same(journal, folder, settings, root, _CHANGEABLE_KEYS)
 
 
-def _check_same(
-    journal: Journal, folder: Path, settings: Mapping[str, Any], root: bytes, free: frozenset[str]
-) -> None:
+def _check_same(journal: Journal, folder: Path, settings: Mapping[str, Any], root: bytes, free: frozenset[str]) -> None:
     wanted = _remembered(settings)
     keys = sorted({*wanted, *journal.settings} - free)
     changed = [key for key in keys if wanted.get(key) != journal.settings.get(key)]

@@ -11,10 +11,11 @@ import torch
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.image_data import load_images, read_images
+from personalization.image_data import load_images
 from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
+from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
 from personalization.storage import load_personal_model, save_personal_model, stored_tensors
 from simulations.fleet_prior import read_prior
@@ -114,19 +115,4 @@ def device_report(
 
 def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return file, class and probability for each image file. Raises UserError that names what can't be read."""
-    loaded = load_personal_model(folder)
-    manifest = loaded.manifest
-    if manifest.preprocessing is None or not manifest.labels:
-        raise UserError(f"{folder}: not an image classifier; predict takes personal models of images")
-    preprocessing = ImagePreprocessing.from_dict(manifest.preprocessing)
-    images = read_images(files, preprocessing)
-    predictions = []
-    for start in range(0, len(files), _BATCH):
-        batch = to_pixel_values(images[start : start + _BATCH], preprocessing)
-        with torch.inference_mode():
-            probabilities, classes = loaded.model(pixel_values=batch).logits.softmax(-1).max(-1)
-        predictions += [
-            {"file": str(file), "class": manifest.labels[int(index)], "probability": float(probability)}
-            for file, index, probability in zip(files[start:], classes, probabilities, strict=False)
-        ]
-    return predictions
+    return predict_images(load_personal_model(folder), files, source=str(folder))

@@ -69,7 +69,7 @@ def test_help_is_quick_to_import() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["simulate", "personalize", "export", "predict", "enroll"])
+@pytest.mark.parametrize("command", ["simulate", "personalize", "export", "predict", "enroll", "join", "vault"])
 def test_every_option_has_help(command: str) -> None:
     shown = re.sub(r"\s+", " ", run(command, "--help").output)
     for name, parameter in inspect.signature(getattr(fedsieve, command)).parameters.items():

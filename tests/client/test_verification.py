@@ -12,7 +12,8 @@ from test_client_app import load
 
 from client.app import make_app
 from client.node_file import NodeFile
-from client.verification import VERSION
+from client.state import VERSION
+from client.vault.keys import create_key_file
 from deployment.command import Enrolment, enroll
 from personalization.codes import ClientFailure
 from personalization.files import write_atomically
@@ -204,6 +205,17 @@ def test_what_was_seen_stands_in_a_file_of_the_owner(device):
     record = json.loads((device.folder / VERSION).read_text())
     assert (record["series"], record["version"]) == (7, 2)
     assert (device.folder / VERSION).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("first", ["with a key", "without"])
+def test_what_was_seen_is_remembered_in_a_vault(tmp_path, first):
+    key = {"vault-key-file": str(tmp_path / "key")}
+    create_key_file(tmp_path / "key")
+    device = Device(tmp_path / "device", **(key if first == "with a key" else {}))
+    assert not device.ask(signed(2)).has_error()
+    device.config.update(key)
+    assert device.ask(signed(1)).error.code == ClientFailure.PLAN_OUTDATED
+    assert not (device.folder / VERSION).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,256 @@
+"""`fedsieve join`: check, start the SuperNode, watch it, start it again, until told to end."""
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from client.node_file import NodeFile, read_node_file
+from client.vault.keys import ENVIRONMENT_KEY
+from deployment.join.backoff import Backoff
+from deployment.join.checks import Owner, check_data, claim_state, joined
+from deployment.join.connection import Answer, ask_server, own_flower
+from deployment.join.ending import Admission, explain_end
+from deployment.join.flower_log import Said, Sign
+from deployment.join.places import Places, Remembered, remembered_vault
+from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
+from deployment.join.report import Reporter
+from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
+from deployment.join.watch import StateWatcher
+from personalization.errors import UserError
+
+_TICK_SECONDS = 1.0
+_STOP = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinSettings:
+    """What is asked for. data: the private images. state, vault, budget: None for the default."""
+
+    node_file: Path
+    data: Path
+    state: Path | None = None
+    vault: VaultChoice | None = None
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense. Raises UserError."""
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A device that passed every check. environment: of the SuperNode's processes."""
+
+    node: NodeFile
+    state: Path
+    vault: VaultChoice
+    owner: Owner
+    supernode: SuperNodeSettings
+
+
+def join(settings: JoinSettings, report: Reporter, *, environment: Mapping[str, str], backoff: Backoff) -> None:
+    """Take part in the fleet until SIGTERM or SIGINT. Raises UserError for what somebody has to mend, OSError."""
+    node = read_node_file(settings.node_file)
+    places = Places.of(environment)
+    state = (settings.state or places.state(node)).absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(state, 0o700)
+    with joined(state):
+        ready = _prepare(settings, node, state, places, report, environment)
+        reachable = _ask(node, report)
+        try:
+            _Loop(ready, report, backoff, lost=not reachable).run()
+        finally:
+            remove_credentials(state)
+
+
+def _prepare(
+    settings: JoinSettings,
+    node: NodeFile,
+    state: Path,
+    places: Places,
+    report: Reporter,
+    environment: Mapping[str, str],
+) -> Ready:
+    """Check everything that is on the device, and make what is missing. Raises UserError, OSError."""
+    data, images = settings.data.absolute(), check_data(settings.data)
+    owner = claim_state(state, node)
+    vault = settings.vault or remembered_vault(state, places) or _default_vault(node, places, environment)
+    if make_missing_key(state, vault):
+        report.tell("key", f"new vault key in {vault.name}: keep a copy of it elsewhere", file=vault.name)
+    open_state(state, vault, environment)
+    Remembered(state=str(state.resolve()), vault=vault).save(places.settings_file(node))
+    report.tell("ready", f"{node.name} of fleet {node.fleet}: {images} images in {data}", images=images, data=str(data))
+    report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
+    config: dict[str, str | float] = {
+        "data-dir": str(data),
+        "state-dir": str(state),
+        "node-file": str(settings.node_file.absolute()),
+        **vault.node_config(),
+        **({} if settings.budget is None else {"budget": settings.budget}),
+    }
+    supernode = SuperNodeSettings(
+        node=node, state=state, home=places.flower(node), node_config=config, environment=vault.environment(environment)
+    )
+    return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
+
+
+def _default_vault(node: NodeFile, places: Places, environment: Mapping[str, str]) -> VaultChoice:
+    if environment.get(ENVIRONMENT_KEY):
+        return VaultChoice(source="environment")
+    return VaultChoice(source="file", name=str(places.key_file(node)))
+
+
+def _ask(node: NodeFile, report: Reporter) -> bool:
+    """Look at the server, say what is the matter, and return whether it answers. Raises UserError if it stays so."""
+    found = ask_server(node)
+    if not isinstance(found, Answer):
+        report.tell(
+            "unreachable", f"{node.server} cannot be reached yet ({found.reason}); trying on", server=node.server
+        )
+        return False
+    found.check_flower(own_flower())
+    line = found.clock_line()
+    if line is not None:
+        report.tell("clock", f"warning: {line}", ahead=found.clock_ahead)
+    return True
+
+
+class _Loop:
+    """Starts SuperNodes one after the other and passes on what they and the state say."""
+
+    def __init__(self, ready: Ready, report: Reporter, backoff: Backoff, *, lost: bool) -> None:
+        self._ready, self._report, self._backoff = ready, report, backoff
+        self._owner = ready.owner
+        self._admission = Admission()
+        self._queue: queue.SimpleQueue[Said | object] = queue.SimpleQueue()
+        self._watcher = StateWatcher(
+            ready.state, lambda: open_state(ready.state, ready.vault, ready.supernode.environment)
+        )
+        self._stopping, self._lost = False, lost
+
+    def run(self) -> None:
+        """Go on until told to end. Raises UserError when the server does not take this device, OSError."""
+        with _stop_signals(self._queue):
+            while not self._stopping:
+                wait = self._once()
+                if wait is not None:
+                    self._pause(wait)
+        self._note_online(False)
+        self._report.tell("ended", "ended")
+
+    def _once(self) -> float | None:
+        """Run one SuperNode to its end; return the seconds to wait before the next, None if there is to be none."""
+        try:
+            node = SuperNode(self._ready.supernode, self._queue.put)
+        except OSError as error:  # a full disk is not full for ever
+            wait = self._backoff.next()
+            self._report.tell("restarting", f"cannot start ({error}); again in {wait:.0f} s", seconds=round(wait, 1))
+            return wait
+        try:
+            code = self._accompany(node)
+        finally:
+            last = node.stop()
+        self._drain()
+        if self._stopping:
+            return None
+        wait = self._backoff.next()
+        self._ended(node, last if code is None else code, wait)
+        return wait
+
+    def _accompany(self, node: SuperNode) -> int | None:
+        """Pass on what happens until the process ends, whose exit code is returned, or this one is told to end."""
+        while not self._stopping and node.poll() is None:
+            self._take(_TICK_SECONDS)
+            self._look()
+        return node.poll()
+
+    def _ended(self, node: SuperNode, code: int, wait: float) -> None:
+        online = self._owner.online
+        if code == 0:  # it had the time to say goodbye
+            self._note_online(False)
+        end = explain_end(
+            node.last_words(), code, node=self._ready.node, online=online and code != 0, admission=self._admission
+        )
+        self._report.tell("restarting", f"{end}; again in {wait:.0f} s", exit_code=code, seconds=round(wait, 1))
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            self._take(min(left, _TICK_SECONDS))
+
+    def _drain(self) -> None:
+        while not self._queue.empty():
+            self._take(0.0)
+        self._look()
+
+    def _take(self, seconds: float) -> None:
+        try:
+            found = self._queue.get(timeout=seconds) if seconds else self._queue.get_nowait()
+        except queue.Empty:
+            return
+        if isinstance(found, Said):
+            self._hear(found)
+        else:
+            self._stopping = True
+
+    def _hear(self, said: Said) -> None:
+        server = self._ready.node.server
+        match said.sign:
+            case Sign.CONNECTED:
+                self._note_online(True)
+                self._admission.reset()
+                self._backoff.reset()
+                self._back("connected", f"connected to {server}")
+            case Sign.RECONNECTED:
+                if self._lost and self._owner.online:
+                    self._back("reconnected", f"connected to {server} again")
+            case Sign.LOST:
+                if not self._lost:
+                    self._lost = True
+                    self._report.tell("disconnected", f"{server} cannot be reached; trying on", server=server)
+            case Sign.RECEIVED:
+                self._report.tell("received", "a message of the server's arrived; working on it")
+            case Sign.SENT:
+                self._report.tell("sent", "answered: sparsity statistics, or a failure's code")
+
+    def _back(self, name: str, line: str) -> None:
+        self._lost = False
+        self._report.tell(name, line, server=self._ready.node.server)
+
+    def _look(self) -> None:
+        try:
+            for event in self._watcher.news():
+                self._report.show(event)
+        except UserError as error:
+            self._report.tell("state", f"warning: {error}")
+
+    def _note_online(self, online: bool) -> None:
+        try:
+            self._owner = self._owner.with_online(online, self._ready.state)
+        except OSError as error:
+            self._report.tell("state", f"warning: {self._ready.state} cannot be written ({error.strerror})")
+
+
+@contextmanager
+def _stop_signals(events: "queue.SimpleQueue[Said | object]") -> Iterator[None]:
+    """Put the word to stop into `events` at SIGTERM and SIGINT; a second one does no more than the first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        events.put(_STOP)
+
+    before: dict[int, Callable[..., object] | int | None] = {
+        number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

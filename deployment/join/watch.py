@@ -1,0 +1,92 @@
+"""What happens in a node's state, as events: plans that came, personal models that were made, failures."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from client.state import RECORD, VAULT, VERSION, ClientState
+from client.vault.index import COPIES
+from personalization.codes import ClientError
+from personalization.errors import UserError
+
+_ERROR = "last_error.json"
+Stamp = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: its name for machines, its line for people, and its facts."""
+
+    name: str
+    line: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class StateWatcher:
+    """Reads a state beside the ClientApp that writes it; needs no lock."""
+
+    def __init__(self, folder: Path, open_state: Callable[[], ClientState]) -> None:
+        """open_state: opens the state as it stands. What is there now is no news. Raises UserError."""
+        self._folder, self._open = folder, open_state
+        self._stamps = self._read_stamps()
+        self._plan, self._rounds = self._read_state()
+        self._failed = _stamp(folder / _ERROR)
+
+    def news(self) -> Iterator[Event]:
+        """Return what happened since the last call. Raises UserError, once a change, if the state no longer opens."""
+        stamps = self._read_stamps()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            plan, rounds = self._read_state()
+            if plan != self._plan:
+                yield Event("plan", f"plan {plan[1]} received (run {plan[0]})", {"plan": plan[1], "series": plan[0]})
+            for version, entry in rounds.items():
+                if self._rounds.get(version) != entry:
+                    yield _personalized(version, entry)
+            self._plan, self._rounds = plan, rounds
+        failed = _stamp(self._folder / _ERROR)
+        if failed != self._failed:
+            self._failed = failed
+            yield from self._failure()
+
+    def _read_stamps(self) -> tuple[Stamp, ...]:
+        files = [self._folder / RECORD, self._folder / VERSION, *(self._folder / VAULT / name for name in COPIES)]
+        return tuple(map(_stamp, files))
+
+    def _read_state(self) -> tuple[tuple[int, int], dict[str, Any]]:
+        state = self._open()
+        try:
+            rounds: dict[str, Any] = state.record()["rounds"]
+            return state.last_plan()[0], rounds
+        except (ClientError, OSError) as error:
+            raise UserError(f"{self._folder}: cannot be read just now ({error})") from error
+
+    def _failure(self) -> Iterator[Event]:
+        try:
+            record = json.loads((self._folder / _ERROR).read_bytes())
+            code, message = str(record["code"]), " ".join(str(record["message"]).split())
+        except (OSError, ValueError, KeyError):
+            return
+        yield Event("failed", f"this device could not do as asked, {code}: {message}", {"code": code})
+
+
+def _personalized(version: str, entry: dict[str, Any]) -> Event:
+    names = ("samples", "agreement", "entropy_increase", "weights_kept")
+    facts = {name: entry.get(name) for name in names}
+    agreement, kept = facts["agreement"], facts["weights_kept"]
+    line = f"personalized for plan {version} on {facts['samples']} samples"
+    if isinstance(kept, int | float):
+        line += f": {100 * kept:.0f} % of the weights kept"
+    if isinstance(agreement, int | float):
+        line += f", same class as the whole model on {100 * agreement:.0f} %"
+    return Event("personalized", line, {"plan": int(version), **facts})
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

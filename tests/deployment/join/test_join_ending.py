@@ -1,0 +1,64 @@
+import pytest
+from joining import any_node
+
+from deployment.join.backoff import Backoff
+from deployment.join.ending import STILL_ONLINE_SECONDS, Admission, explain_end
+from deployment.join.flower_log import LastWords, Said, Sign
+from personalization.errors import UserError
+
+REFUSED = LastWords([Said(Sign.EXIT_CODE, "305"), Said(Sign.SERVER_CODE, "2004")])
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def node(tmp_path):
+    return any_node(tmp_path, 9)  # where nothing listens
+
+
+def test_a_node_that_the_server_does_not_know_is_told_so_at_once(node):
+    with pytest.raises(UserError, match=r"does not admit hall .*not registered there, or revoked"):
+        explain_end(REFUSED, 1, node=node, online=False, admission=Admission())
+
+
+def test_a_node_that_vanished_waits_until_the_server_has_noticed(node):
+    clock = Clock()
+    admission = Admission(clock)
+    for seconds in (0, 30, STILL_ONLINE_SECONDS - 31):
+        clock.now += seconds
+        line = explain_end(REFUSED, 1, node=node, online=True, admission=admission)
+        assert "still takes this device for connected" in line
+    clock.now += 2
+    with pytest.raises(UserError, match="does not admit"):
+        explain_end(REFUSED, 1, node=node, online=True, admission=admission)
+    admission.reset()
+    assert explain_end(REFUSED, 1, node=node, online=True, admission=admission)
+
+
+def test_another_version_of_flower_is_told(node):
+    words = LastWords([Said(Sign.EXIT_CODE, "606")])
+    with pytest.raises(UserError, match=r"Flower .* do not fit"):
+        explain_end(words, 1, node=node, online=False, admission=Admission())
+
+
+def test_any_other_end_is_no_reason_to_give_up(node):
+    for words, code in ((LastWords([]), -9), (LastWords([]), 0), (LastWords([Said(Sign.EXIT_CODE, "305")]), 1)):
+        assert explain_end(words, code, node=node, online=True, admission=Admission())
+
+
+def test_waits_double_are_bounded_and_jittered():
+    longest = Backoff(uniform=lambda: 0.0)
+    assert [longest.next() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    longest.reset()
+    assert longest.next() == 1
+    shortest = Backoff(uniform=lambda: 1.0)
+    assert [shortest.next() for _ in range(3)] == [0.5, 1, 2]
+    drawn = {Backoff().next() for _ in range(20)}
+    assert len(drawn) > 1
+    assert all(0.5 < wait <= 1 for wait in drawn)
