@@ -181,6 +181,9 @@ def simulate(
     budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
     probes: ProbesOption = _DEFAULTS.probes,
+    first_probes: Annotated[
+        int, typer.Option(help="Probes of a device that has measured nothing itself before it makes its final model.")
+    ] = _DEFAULTS.probes,
     solver: SolverOption = _DEFAULTS.solver,
     steps: StepsOption = _DEFAULTS.steps,
     step_probes: StepProbesOption = _DEFAULTS.step_probes,

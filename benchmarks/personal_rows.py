@@ -69,10 +69,13 @@ def share_of_atoms(
     return np.asarray(design.sum(0), dtype=np.float64)
 
 
-def own_with_prior(sensed: Sensed, prior: Prior, mask: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def own_with_prior(
+    sensed: Sensed, prior: Prior, mask: NDArray[np.float64], levels: int, seed: int
+) -> NDArray[np.float64]:
     """Return sensitivities [atoms] from the prior and a client's own look at the atoms in `mask` [atoms]."""
     design = np.eye(len(mask))[np.flatnonzero(mask)]
-    return recover(design, design @ sensed.single, solver="deviation", prior=prior, seed=seed).sensitivity
+    found = recover(design, design @ sensed.single, solver="deviation", prior=prior, levels=levels, seed=seed)
+    return found.sensitivity
 
 
 def row_curves(
@@ -97,4 +100,4 @@ def row_curves(
         return fit_curves(prior.sensitivity, settings.levels), 0
     probes = int(row.removeprefix("fleet prior + ").removesuffix(" own"))
     mask = share_of_atoms(len(layers), levels, probes, rng, prior)
-    return fit_curves(own_with_prior(sensed, prior, mask, settings.seed), settings.levels), probes
+    return fit_curves(own_with_prior(sensed, prior, mask, levels, settings.seed), settings.levels), probes

@@ -7,6 +7,9 @@ from client.data import Config
 from personalization.plan import Plan
 from personalization.settings import PersonalizationSettings
 
+# What a newcomer measures before it makes its final model; the same as others by default in each round.
+FIRST_PROBES = PersonalizationSettings.probes
+
 # Keys of the run configuration that a device takes over as they are; budget and probes come with the plan.
 _KEYS = (
     "budget-kind",
@@ -23,16 +26,20 @@ _KEYS = (
 )
 
 
-def read_settings(run_config: Config, node_config: Config, plan: Plan, client: str) -> PersonalizationSettings:
+def read_settings(
+    run_config: Config, node_config: Config, plan: Plan, client: str, *, newcomer: bool
+) -> PersonalizationSettings:
     """Return the settings for one plan; the seed follows from the run's, the client and the plan's version.
 
-    A device may have a `budget` of its own in its node configuration, instead of the fleet's. Raises UserError on
-    values that make no sense.
+    A device may have a `budget` of its own in its node configuration, instead of the fleet's. Where the plan asks for
+    no probes, a newcomer, which has measured nothing itself, takes `first-probes`. Raises UserError on values that make
+    no sense.
     """
     chosen: dict[str, Any] = {k.replace("-", "_"): run_config[k] for k in _KEYS if run_config.get(k) not in (None, "")}
     seed = derive_seed(int(run_config.get("seed", 0)), client, plan.version)
+    probes = plan.probes or (int(run_config.get("first-probes", FIRST_PROBES)) if newcomer else 0)
     budget = float(node_config.get("budget") or plan.budget)
-    return PersonalizationSettings(**chosen, budget=budget, probes=plan.probes, seed=seed)
+    return PersonalizationSettings(**chosen, budget=budget, probes=probes, seed=seed)
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

@@ -46,17 +46,19 @@ def answer(
     if trust is not None:
         check_request(content, trust, state)
     backbone = shelf.get(content, state, root, plan.dropped)
-    settings = read_settings(run_config, node_config, plan, client)
+    samples = load(node_config, run_config, backbone.facts)
+    past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
+    newcomer = past is None or not len(past.measurements)
+    settings = read_settings(run_config, node_config, plan, client, newcomer=newcomer)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
         raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
-    samples = load(node_config, run_config, backbone.facts)
     result = (personalize or own_personalize)(
         backbone.model,
         samples.inputs,
         labels=samples.labels if settings.signal == "loss" else None,
         prior=plan.prior,
         dropped_units=dropped_units(backbone.groups, plan.dropped),
-        past=state.load_samples(plan.version, layout.atoms, data=samples.fingerprint()),
+        past=past,
         settings=settings,
     )
     _keep(state, plan, backbone, samples, result)

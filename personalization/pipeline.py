@@ -95,7 +95,14 @@ def personalize(
 
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
-    recovered = recover(samples.design, samples.measurements, solver=settings.solver, prior=prior, seed=settings.seed)
+    recovered = recover(
+        samples.design,
+        samples.measurements,
+        solver=settings.solver,
+        prior=prior,
+        levels=len(settings.levels),
+        seed=settings.seed,
+    )
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     pruned = _prune(masked, recovered, personalized, prior, settings, increase)
     final = final_pass(masked, pruned)

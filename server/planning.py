@@ -20,8 +20,8 @@ class PlanningSettings:
 
     decay: weight of what earlier rounds found, against 1 for the last one; a half forgets half of it every round.
     drop_share: a group is dropped when the fleet keeps at most this share of it on average.
-    drop_clients: fewest replies on which a group is dropped; earlier rounds count with decay. Among ten clients
-        there is one who needs what a fifth of the fleet needs nine times in ten, among five two times in three.
+    drop_clients: fewest replies on which a group is dropped, over all rounds since it was handed out. What none of 25
+        clients keeps, at most 11 % of the fleet need, with 95 % confidence (1 - 0.05 ** (1 / 25)).
     drop_personalized: a layer loses groups only while fewer than this share of clients call it personalized.
     restore_personalized: a layer gets its groups back once more than this share of clients call it personalized.
     restore_every: every so many rounds all dropped groups are put back on probation; 0 is never.
@@ -29,7 +29,7 @@ class PlanningSettings:
 
     decay: float = 0.5
     drop_share: float = 0.02
-    drop_clients: int = 10
+    drop_clients: int = 25
     drop_personalized: float = 0.5
     restore_personalized: float = 0.5
     restore_every: int = 0
@@ -48,8 +48,8 @@ class FleetKnowledge:
     """What the server carries from round to round.
 
     precision [atoms]: summed over clients and, with decay, over rounds. weighted [atoms]: the same sum of precision
-    times sensitivity on the scale of the wire. kept [groups]: the same sum of the shares that clients kept, and replies
-    [groups] the sum of the clients themselves, both since the group was last handed out. dropped [groups].
+    times sensitivity on the scale of the wire. kept [groups]: the sum of the shares that clients kept, and replies
+    [groups] the number of replies, both over all rounds since the group was last handed out. dropped [groups].
     """
 
     precision: Vector
@@ -114,8 +114,8 @@ def learn(
     precision = settings.decay * knowledge.precision + clients * reduced[layout.field("precision")]
     weighted = settings.decay * knowledge.weighted + clients * reduced[layout.field("weighted_sensitivity")]
     personalized = reduced[layout.field("personalized")][group_layer]
-    kept = settings.decay * knowledge.kept + clients * reduced[layout.field("group_kept")]
-    replies = settings.decay * knowledge.replies + clients
+    kept = knowledge.kept + clients * reduced[layout.field("group_kept")]
+    replies = knowledge.replies + clients
     probation = settings.restore_every > 0 and round_number % settings.restore_every == 0
     restored = (personalized > settings.restore_personalized) | probation
     unwanted = (kept <= settings.drop_share * replies) & (personalized < settings.drop_personalized)

@@ -14,6 +14,7 @@ import torch
 
 from client.app import make_app as make_client_app
 from client.data import InputFacts
+from client.settings import FIRST_PROBES
 from client.state import RECORD
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
@@ -41,8 +42,9 @@ class FleetSettings:
     clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
     partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
     for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
-    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client does, see
-    PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes part in.
+    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client
+    does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
+    part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. model: folder or hub name; None is the
     bundled ViT. out: folder of the run. resume: go on with the run in it.
     """
@@ -61,6 +63,7 @@ class FleetSettings:
     signal: Signal = "entropy"
     probes: int = PersonalizationSettings.probes
     final_probes: int = 0
+    first_probes: int = FIRST_PROBES
     solver: Solver = PersonalizationSettings.solver
     steps: int = PersonalizationSettings.steps
     step_probes: int = PersonalizationSettings.step_probes
@@ -82,8 +85,8 @@ class FleetSettings:
             raise UserError(f"fraction {self.fraction}: expected a share above 0 and at most 1")
         if self.engine not in get_args(Engine):
             raise UserError(f"engine {self.engine!r}: expected one of {', '.join(get_args(Engine))}")
-        if self.final_probes < 0 or self.seed < 0:
-            raise UserError("final probes and seed: expected 0 or more")
+        if self.final_probes < 0 or self.first_probes < 0 or self.seed < 0:
+            raise UserError("final probes, first probes and seed: expected 0 or more")
         make_strategy(self.strategy)
         PersonalizationSettings(
             budget=self.budget,

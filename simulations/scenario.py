@@ -28,6 +28,7 @@ FLEET_FIELDS = (
     "signal",
     "probes",
     "final_probes",
+    "first_probes",
     "solver",
     "steps",
     "step_probes",

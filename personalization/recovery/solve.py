@@ -29,6 +29,7 @@ def recover(
     *,
     solver: SolverName = "deviation",
     prior: Prior | None = None,
+    levels: int = 1,
     seed: int = 0,
     penalty: Penalty = "l2",
     strength: float | None = None,
@@ -39,6 +40,7 @@ def recover(
     solver: `deviation` from the prior (`lasso` where there is none, or it knows nothing), `lasso` or `omp`.
     prior: of the fleet, [atoms]. Lasso takes weights from it; all solvers take from it the atoms that no probe
         switched on, and without it those get the mean of the others.
+    levels: how many atoms, one after the other, belong to one layer; `deviation` lets them deviate together.
     seed: of the folds. penalty: `l1` or `l2`, on the deviation. strength: relative to its maximum, >= 0; None chooses
         it by cross-validation, and takes the solver's default with fewer than 4 probes.
 
@@ -46,8 +48,8 @@ def recover(
     recover from, a measurement is not finite, or an option is not one of those above; ValueError for shapes that do not
     fit.
     """
-    matrix, measured = _checked(design, measurements, prior, strength)
-    method = _solver(solver, matrix.shape[1], prior, penalty)
+    matrix, measured = _checked(design, measurements, prior, strength, levels)
+    method = _solver(solver, matrix.shape[1], prior, penalty, levels)
     if len(measured) == 0:
         if method.prior is None:
             raise UserError(
@@ -67,11 +69,11 @@ def recover(
     return RecoveryResult(method.complete(x, matrix, measured), precision, r2, chosen, method.name)
 
 
-def _solver(name: str, atoms: int, prior: Prior | None, penalty: Penalty) -> Solver:
+def _solver(name: str, atoms: int, prior: Prior | None, penalty: Penalty, levels: int) -> Solver:
     known = prior if is_usable(prior) else None
     base = None if known is None else floored_sensitivity(known)
     if name == "deviation" and known is not None:
-        return Deviation(known, penalty=penalty)
+        return Deviation(known, penalty=penalty, levels=levels)
     if name in ("deviation", "lasso"):
         return Lasso(np.ones(atoms) if base is None else lasso_weights(base), base)
     if name == "omp":
@@ -80,11 +82,13 @@ def _solver(name: str, atoms: int, prior: Prior | None, penalty: Penalty) -> Sol
 
 
 def _checked(
-    design: ArrayLike, measurements: ArrayLike, prior: Prior | None, strength: float | None
+    design: ArrayLike, measurements: ArrayLike, prior: Prior | None, strength: float | None, levels: int
 ) -> tuple[Array, Array]:
     matrix, measured = np.asarray(design, dtype=np.float64), np.asarray(measurements, dtype=np.float64)
     if matrix.ndim != 2 or measured.shape != matrix.shape[:1] or matrix.shape[1] == 0:
         raise ValueError(f"design {matrix.shape} and measurements {measured.shape}; expected [probes, atoms], [probes]")
+    if levels < 1 or matrix.shape[1] % levels:
+        raise ValueError(f"{matrix.shape[1]} atoms of {levels} levels a layer")
     if prior is not None and prior.sensitivity.shape != matrix.shape[1:]:
         raise ValueError(f"prior of {prior.sensitivity.size} atoms, design of {matrix.shape[1]}")
     if not np.isfinite(matrix).all():

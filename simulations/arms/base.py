@@ -110,7 +110,7 @@ def client_settings(world: World, settings: FleetSettings, client: int, *, probe
     budget = world.budget(client, settings)
     version = settings.rounds + 1
     plan = Plan(version=version, prior=None, dropped=np.zeros(0, dtype=np.bool_), probes=probes, budget=budget)
-    return read_settings(settings.run_config(), {}, plan, str(client))
+    return read_settings(settings.run_config(), {}, plan, str(client), newcomer=False)
 
 
 def signal_labels(samples: PrivateSamples, settings: PersonalizationSettings) -> Tensor | None:

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from client.data import InputFacts, PrivateSamples, load_private_data
 from personalization.codes import ClientError, ClientFailure
 from personalization.plan import Plan
 from personalization.prior import Prior
+from personalization.settings import PersonalizationSettings
 from server.backbone import GenericBackbone
 from strategies.protocol import PIECES, pieces_record, read_pieces, read_reply, reply_content
 
@@ -65,6 +67,19 @@ def test_the_same_request_gives_the_same_reply_and_the_same_state(device):
     first, second, again = (reply.content["statistics"]["vector"] for reply in replies)
     assert second == again != first
     assert states[1] == states[2] != states[0]
+
+
+def test_a_newcomer_measures_where_the_plan_asks_for_nothing_and_others_do_not(device):
+    asked = []
+
+    def note(*arguments, settings, **others):
+        asked.append(settings.probes)
+        return fake_personalize(*arguments, settings=settings, **others)
+
+    device.personalize = note
+    for version, probes in ((1, 0), (2, 2), (3, 0)):
+        device.ask(device.content(replace(device.plan(version), probes=probes)))
+    assert asked == [PersonalizationSettings.probes, 2, 0]
 
 
 def test_every_byte_of_a_reply_follows_from_the_vector_and_the_request(device):

@@ -28,7 +28,7 @@ def step(knowledge, vector, *, clients=10, round_number=1, **settings):
         GROUP_LAYER,
         clients=clients,
         round_number=round_number,
-        settings=PlanningSettings(**settings),
+        settings=PlanningSettings(**{"drop_clients": 10} | settings),
     )
 
 
@@ -69,6 +69,16 @@ def test_earlier_rounds_count_towards_the_replies_that_dropping_takes():
     assert not first.dropped.any()
     assert needed.dropped.tolist() == [True, False, False, False]
     assert step(first, vector, clients=7).dropped.tolist() == [True, True, False, False]
+
+
+def test_by_default_nothing_is_dropped_before_25_replies():
+    """What none of 25 clients keeps, at most 11 % of the fleet need, with 95 % confidence; of 24, 12 %."""
+    default = PlanningSettings().drop_clients
+    vector = reduced(kept=(0.0, 1.0, 1.0, 1.0))
+    before = step(FleetKnowledge.empty(LAYOUT), vector, clients=24, drop_clients=default)
+    assert not before.dropped.any()
+    assert step(before, vector, clients=1, drop_clients=default).dropped.tolist() == [True, False, False, False]
+    assert (1 - 0.113) ** default < 0.05 <= (1 - 0.113) ** (default - 1)
 
 
 def test_a_restored_group_begins_anew():

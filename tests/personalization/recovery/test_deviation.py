@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from personalization.errors import UserError
 from personalization.prior import Prior
-from personalization.recovery.deviation import Deviation, expected_errors
+from personalization.recovery.deviation import Deviation, expected_errors, joint_pull
 from personalization.recovery.scaling import common_scale, floored_sensitivity, pull_weights
 
 
@@ -107,3 +107,27 @@ def test_errors_grow_as_the_root_of_what_is_expected():
 def test_unknown_penalty_is_refused():
     with pytest.raises(UserError, match="l1 or l2"):
         Deviation(Prior(np.ones(2), np.ones(2)), penalty="l0")
+
+
+def test_the_levels_of_a_layer_deviate_together():
+    """A look at one level of a layer moves its other level half as far, and no other layer."""
+    prior = Prior(np.ones(6), np.ones(6))
+    design = np.eye(6)[[0, 2, 4]]
+    (x,) = Deviation(prior, levels=2).path(design, np.array([1.0, 1.0, 3.0]), [1e-6])
+    scale = common_scale(design, np.array([1.0, 1.0, 3.0]), np.ones(6))
+    np.testing.assert_allclose(x, np.array([1.0, 1.0, 1.0, 1.0, 3.0, 2.0]) * scale, rtol=1e-4)
+    (alone,) = Deviation(prior, levels=1).path(design, np.array([1.0, 1.0, 3.0]), [1e-6])
+    np.testing.assert_allclose(alone, np.array([1.0, 1.0, 1.0, 1.0, 3.0, 1.0]) * scale, rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 6), levels=st.integers(1, 4))
+def test_the_joint_pull_is_the_inverse_of_the_covariance_that_it_stands_for(seed, layers, levels):
+    weights = np.random.default_rng(seed).uniform(0.05, 20.0, layers * levels)
+    covariance = np.linalg.inv(joint_pull(weights, levels))
+    np.testing.assert_allclose(np.diag(covariance), 1.0 / weights, rtol=1e-9)
+    for i in range(layers * levels):
+        for j in range(layers * levels):
+            same = 0.5 if i // levels == j // levels else 0.0
+            if i != j:
+                np.testing.assert_allclose(covariance[i, j], same / np.sqrt(weights[i] * weights[j]), atol=1e-9)
