@@ -185,3 +185,35 @@ def test_a_refused_invitation_spends_nothing() -> None:
         invite(keyring, three(1, 1))
     assert keyring.last == (-1, -1)
     invite(keyring, three(1, 2))
+
+
+def test_whatever_a_server_asks_every_opened_client_keeps_masks_with_honest_peers() -> None:
+    """Random requests to everybody: of a client whose self mask opens, 2 t - k masks were told by neither end."""
+    scene, opened, lied_to = Scene(), 0, 0
+    handles, degree, threshold = sorted(scene.fleet.adverts), scene.size.degree, scene.size.threshold
+    fresh = {handle: device.participation for handle, device in scene.fleet.devices.items()}
+    for seed in range(150):
+        rng, told_masks = np.random.default_rng(seed), set[frozenset[int]]()
+        told_shares = dict.fromkeys(handles, 0)
+        for handle in handles:
+            scene.fleet.devices[handle].participation = fresh[handle]
+        for handle in rng.choice(handles, 60).tolist():
+            peers = scene.participation(handle).peers.tolist()
+            dead = rng.choice(degree, rng.integers(1, 3), replace=False).tolist()
+            gone = np.flatnonzero(scene.participation(handle).dead).tolist()
+            try:
+                if rng.random() < 0.6:
+                    scene.ask_masks(handle, *dead)
+                    told_masks |= {frozenset((handle, peers[place])) for place in dead}
+                else:
+                    scene.ask_shares(handle, *gone)
+                    for place in set(range(degree)) - set(gone):
+                        told_shares[peers[place]] += 1
+            except RefusalError:
+                continue
+        for handle in (one for one in handles if told_shares[one] >= threshold):
+            kept = sum(frozenset((handle, peer)) not in told_masks for peer in handles if peer != handle)
+            assert kept >= 2 * threshold - degree
+            opened, lied_to = opened + 1, lied_to + (kept < degree)
+    assert opened > 50
+    assert lied_to > 50
