@@ -124,10 +124,13 @@ def _agreed_size(invitation: Invitation, settings: SecureAggregationSettings) ->
 
 
 def _check_peers(keyring: Keyring, invitation: Invitation, name: RoundName) -> None:
-    """Raise unless all peers are known, different enrolled nodes, not the client, and plausibly its nearest."""
+    """Raise unless all peers are known, none is the client itself, and they are plausibly its nearest.
+
+    A keyring holds each node once, so they are different nodes.
+    """
     prints = [keyring.find(handle).fingerprint for handle in invitation.peers.tolist()]
-    if len({*prints, keyring.fingerprint}) != len(prints) + 1:
-        raise RefusalError("one node stands for two")
+    if keyring.fingerprint in prints:
+        raise RefusalError("the client is given itself as a peer")
     own = ring_position(name.place, keyring.fingerprint)
     if not is_plausible(own, [ring_position(name.place, print_) for print_ in prints], invitation.cohort):
         raise RefusalError("peers that are not the nearest on the ring")

@@ -70,11 +70,15 @@ class Keyring:
         return advert_fingerprint(self.advert)
 
     def introduce(self, handle: int, advert: bytes, authority: Ed25519PublicKey) -> None:
-        """Get to know a peer. Raises MessageError for an advertisement that no enrolled node has signed."""
+        """Get to know a peer, or an old one anew: each node is kept under its last handle alone.
+
+        Raises MessageError for an advertisement that no enrolled node has signed.
+        """
         peer = read_advert(advert, authority, fleet=self.fleet, epoch=self.epoch)
         own = X25519PrivateKey.from_private_bytes(self.private)
         key = pair_key(own, peer.public, fleet=self.fleet, epoch=self.epoch)
-        self.peers[handle] = KnownPeer(peer.fingerprint, key)
+        others = {number: known for number, known in self.peers.items() if known.fingerprint != peer.fingerprint}
+        self.peers = {**others, handle: KnownPeer(peer.fingerprint, key)}
 
     def find(self, handle: int) -> KnownPeer:
         """Return a peer. Raises PeersUnknownError if nobody of this handle was introduced."""

@@ -77,7 +77,11 @@ class SecureSum:
         self.total: SecureTotal | None = None
 
     def invitations(self, known: Mapping[int, Collection[int]]) -> dict[int, bytes]:
-        """Return the first request for each handle. known: for each the handles that were introduced to it before."""
+        """Return the first request for each handle.
+
+        known: for each the handles that were introduced to it before. A node that advertises a new key needs a new
+        handle, so that everybody gets to know it again.
+        """
         handles = np.array(self._handles, dtype=np.uint32)
         messages = {}
         for index, handle in enumerate(self._handles):

@@ -6,7 +6,8 @@ from secure_fleet import AUTHORITY, Fleet, make_keyring, round_name, seeded
 
 from strategies.secure_aggregation.client import mask_input
 from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError
-from strategies.secure_aggregation.graph import graph_size
+from strategies.secure_aggregation.graph import ALL_PAIRS, graph_size, ring_position
+from strategies.secure_aggregation.identity import advert_fingerprint
 from strategies.secure_aggregation.keyring import Keyring
 from strategies.secure_aggregation.messages import Invitation, PairRequest, ShareRequest
 from strategies.secure_aggregation.participation import Participation
@@ -157,9 +158,33 @@ def three(*numbers: int) -> Invitation:
 
 def test_the_same_node_twice_and_the_client_itself_are_no_peers() -> None:
     invite(make_keyring(0), three(1, 2))
-    for numbers in [(1, 1), (1, 0)]:
-        with pytest.raises(RefusalError, match="one node stands for two"):
-            invite(make_keyring(0), three(*numbers))
+    with pytest.raises(PeersUnknownError):
+        invite(make_keyring(0), three(1, 1))
+    with pytest.raises(RefusalError, match="itself"):
+        invite(make_keyring(0), three(1, 0))
+
+
+def test_a_node_stays_one_node_under_whatever_handles_it_is_introduced() -> None:
+    keyring, advert = make_keyring(0), make_keyring(1).advert
+    for handle in range(5):
+        keyring.introduce(handle, advert, AUTHORITY.public_key())
+    assert list(keyring.peers) == [4]
+
+
+def test_peers_far_away_on_the_ring_are_refused() -> None:
+    clients = ALL_PAIRS + 42
+    fleet = Fleet(clients)
+    server = fleet.server(NAME)
+    handle = min(fleet.adverts)
+    invitation = Invitation.decode(fleet.invitations(server)[handle])
+    others = sorted(fleet.adverts.keys() - {handle})
+    own = ring_position(NAME.place, advert_fingerprint(fleet.adverts[handle]))
+    distance = {h: (ring_position(NAME.place, advert_fingerprint(fleet.adverts[h])) - own) % 2**64 for h in others}
+    behind = sorted(others, key=distance.__getitem__)[-len(invitation.peers) :]
+    keyring = Keyring.from_bytes(fleet.devices[handle].keyring)
+    with pytest.raises(RefusalError, match="not the nearest"):
+        invite(keyring, replace(invitation, peers=np.array(sorted(behind), dtype=np.uint32)))
+    invite(keyring, invitation)
 
 
 def test_a_peer_that_nobody_enrolled_is_no_peer() -> None:
@@ -182,7 +207,7 @@ def test_a_cohort_smaller_than_the_client_wants_and_missing_peers_are_refused() 
 def test_a_refused_invitation_spends_nothing() -> None:
     keyring = make_keyring(0)
     with pytest.raises(RefusalError):
-        invite(keyring, three(1, 1))
+        invite(keyring, three(1, 0))
     assert keyring.last == (-1, -1)
     invite(keyring, three(1, 2))
 

@@ -12,6 +12,7 @@ from scipy.stats import chi2
 from secure_fleet import Fleet, round_name, seeded
 
 from strategies.secure_aggregation.errors import RefusalError, RoundFailedError
+from strategies.secure_aggregation.fixed_point import FixedPoint
 from strategies.secure_aggregation.graph import ALL_PAIRS, graph_size
 from strategies.secure_aggregation.messages import PAIR_REQUEST, SHARE_REQUEST
 from strategies.secure_aggregation.settings import SecureAggregationSettings
@@ -134,7 +135,7 @@ def test_where_clients_vanish_one_more_exchange_is_needed_and_no_more() -> None:
 
 def test_a_masked_vector_looks_uniform() -> None:
     """Chi-square over many runs of one client's masked vector of constants: lowest six bits, highest six, and pairs."""
-    fleet, runs, bins = made(4), 400, 64
+    fleet, fixed, runs, bins = made(4), FixedPoint(16, 4), 400, 64
     vectors = {handle: np.full(64, 0.25) for handle in fleet.adverts}
     victim = min(fleet.adverts)
     seen = []
@@ -145,16 +146,14 @@ def test_a_masked_vector_looks_uniform() -> None:
         raw = fleet.devices[victim].mask(
             fleet.invitations(server)[victim], vectors[victim], name, fleet.settings, seeded(run)
         )
-        seen.append(server._fixed.unpack(raw[-server._fixed.packed_bytes(64) :], 64))
+        seen.append(fixed.unpack(raw[-fixed.packed_bytes(64) :], 64))
     words = np.concatenate(seen).astype(np.int64)
-    for shift in (0, server._fixed.bits - 6):
+    for shift in (0, fixed.bits - 6):
         found = np.bincount(words >> shift & (bins - 1), minlength=bins)
         statistic = ((found - len(words) / bins) ** 2).sum() / (len(words) / bins)
         assert chi2(bins - 1).sf(statistic) > 1e-3
     # Neither does one entry give away another, nor a run the next.
-    pairs = np.bincount(
-        (words[:-1] >> server._fixed.bits - 3) * 8 + (words[1:] >> server._fixed.bits - 3), minlength=64
-    )
+    pairs = np.bincount((words[:-1] >> fixed.bits - 3) * 8 + (words[1:] >> fixed.bits - 3), minlength=64)
     assert chi2(63).sf(((pairs - pairs.mean()) ** 2).sum() / pairs.mean()) > 1e-3
 
 
