@@ -39,7 +39,8 @@ def graph_size(cohort: int, settings: SecureAggregationSettings) -> GraphSize:
     gives up at most k - t masks of its own, and t peers have to hold it for alive. All pairs: t is what is left when
     the allowed share vanishes, whichever. Otherwise the smallest k for which, by union bounds over hypergeometric
     tails, fewer than t peers stay with probability 2 ** -20, and 2 t - k are corrupted, or the honest rest falls
-    apart, with 2 ** -41 each. Raises UserError for a cohort that is too small or too large.
+    apart, with 2 ** -41 each. Raises UserError for a cohort that is too small or too large to
+    protect anybody.
     """
     if not settings.smallest_cohort <= cohort <= LARGEST_COHORT:
         raise UserError(
@@ -47,9 +48,8 @@ def graph_size(cohort: int, settings: SecureAggregationSettings) -> GraphSize:
             "ask more clients a round, or lower the smallest cohort"
         )
     gone, corrupted = math.floor(settings.dropout * cohort), math.floor(settings.corrupted * cohort)
-    everybody = GraphSize(cohort - 1, cohort - 1 - gone)
     if cohort <= ALL_PAIRS:
-        return everybody
+        return _all_pairs(cohort, gone, corrupted)
     low, high = 1, (cohort - 1) // 2
     while low < high:
         half = (low + high) // 2
@@ -58,7 +58,7 @@ def graph_size(cohort: int, settings: SecureAggregationSettings) -> GraphSize:
         else:
             high = half
     threshold = _threshold(cohort, 2 * low, gone, corrupted)
-    return everybody if threshold is None else GraphSize(2 * low, threshold)
+    return _all_pairs(cohort, gone, corrupted) if threshold is None else GraphSize(2 * low, threshold)
 
 
 def ring_position(place: bytes, fingerprint: bytes) -> int:
@@ -102,6 +102,16 @@ def is_plausible(own: int, peers: Sequence[int], cohort: int) -> bool:
     root = (_WINDOW_DEVIATIONS + math.sqrt(_WINDOW_DEVIATIONS**2 + 4 * half)) / 2
     window = min(root**2 / (cohort - 1), 0.5)
     return bool(after[half - 1] <= window and 1.0 - after[half] <= window)
+
+
+def _all_pairs(cohort: int, gone: int, corrupted: int) -> GraphSize:
+    size = GraphSize(cohort - 1, cohort - 1 - gone)
+    if 2 * size.threshold - size.degree <= corrupted:
+        raise UserError(
+            f"secure aggregation of {cohort} clients, of which {gone} may vanish and {corrupted} be corrupted: "
+            "nobody would be protected; ask more clients a round, or allow less"
+        )
+    return size
 
 
 def _threshold(cohort: int, degree: int, gone: int, corrupted: int) -> int | None:

@@ -19,12 +19,23 @@ from strategies.secure_aggregation.settings import SecureAggregationSettings
 DEFAULT = SecureAggregationSettings()
 
 
-@given(st.integers(3, ALL_PAIRS), st.floats(0.0, 0.42))
+@given(st.integers(3, ALL_PAIRS), st.floats(0.0, 0.3))
 def test_small_cohorts_are_all_pairs_and_survive_any_allowed_loss(cohort: int, dropout: float) -> None:
-    size = graph_size(cohort, SecureAggregationSettings(dropout=dropout, corrupted=0.0))
+    size = graph_size(cohort, SecureAggregationSettings(dropout=dropout))
     left = cohort - int(dropout * cohort)
     assert size.degree == cohort - 1
-    assert left - 1 >= size.threshold > size.degree - size.threshold
+    assert left - 1 >= size.threshold
+    assert 2 * size.threshold - size.degree > int(0.05 * cohort)
+
+
+@given(st.integers(3, ALL_PAIRS), st.floats(0.0, 0.44))
+def test_a_cohort_that_protects_nobody_is_refused(cohort: int, dropout: float) -> None:
+    try:
+        size = graph_size(cohort, SecureAggregationSettings(dropout=dropout, corrupted=0.0))
+    except UserError:
+        assert 2 * int(dropout * cohort) >= cohort - 1
+    else:
+        assert size.threshold > size.degree - size.threshold
 
 
 @pytest.mark.parametrize("cohort", [150, 400, 1000, 10_000, 100_000])
