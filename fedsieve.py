@@ -191,6 +191,16 @@ def simulate(
     recovery: RecoveryOption = _DEFAULTS.recovery,
     adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     strategy: StrategyOption = "precision-weighted-mean",
+    secure_aggregation: Annotated[
+        str,
+        typer.Option(
+            help="What the server learns in a round: each device's statistics (`off`), their sum alone (`sum`), or the "
+            "sums of random `cohorts`, for strategies that tell vectors apart."
+        ),
+    ] = "off",
+    cohort_size: Annotated[
+        int, typer.Option(help="Fewest devices of a cohort, with `--secure-aggregation cohorts`.")
+    ] = 10,
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,

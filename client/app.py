@@ -17,11 +17,15 @@ def make_app(
     *,
     config: Mapping[str, ConfigValue] | None = None,
     personalize: Callable[..., Any] | None = None,
+    identify: Callable[[Config], Any] | None = None,
+    tamper: Callable[..., Any] | None = None,
 ) -> ClientApp:
     """Return the ClientApp.
 
     load: where the private samples come from. config: values that come before those of Flower's run configuration.
-    personalize: called instead of `personalization.pipeline.personalize`, with the same arguments.
+    personalize: called instead of `personalization.pipeline.personalize`, with the same arguments. identify: who a node
+    is in secure sums, by its configuration; as a rule, what its node file says. tamper: puts another vector in the
+    place of a client's, see client/work.py; for simulations of clients that lie.
     """
     from client.backbone import BackboneShelf
 
@@ -29,6 +33,7 @@ def make_app(
     app = ClientApp(mods=[_with_config(config or {}), egress_guard])
 
     def answer_message(message: Message, context: Context) -> Message:
+        from client.identity import read_identity
         from client.work import answer
 
         state = ClientState.of(context)
@@ -41,7 +46,9 @@ def make_app(
                 node_config=context.node_config,
                 run_config=context.run_config,
                 load=load,
+                identify=identify or read_identity,
                 personalize=personalize,
+                tamper=tamper,
             )
         return Message(content, reply_to=message)
 

@@ -1,10 +1,10 @@
-"""The guard on what leaves the device: a statistics vector in range, or a bare code."""
+"""The guard on what leaves the device: a statistics vector in range, a part of a secure sum, or a bare code."""
 
 import json
 import traceback
 from collections.abc import Callable
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
@@ -12,11 +12,17 @@ from personalization.errors import UserError
 from personalization.pieces import PieceError
 from personalization.plan import PlanError
 from personalization.statistics import StatisticsError
-from strategies.protocol import read_plan, read_reply, reply_content
+from strategies.protocol import PLAN, read_plan, read_reply, reply_content
+from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError
+from strategies.secure_aggregation.settings import SecureAggregationSettings
+from strategies.secure_protocol import SecureRequest, check_form, read_secure_reply, read_secure_request, secure_reply
 
 _CODES: tuple[tuple[type[Exception], ClientFailure], ...] = (
     (PlanError, ClientFailure.REQUEST_INVALID),
     (PieceError, ClientFailure.REQUEST_INVALID),
+    (MessageError, ClientFailure.REQUEST_INVALID),
+    (PeersUnknownError, ClientFailure.PEERS_UNKNOWN),
+    (RefusalError, ClientFailure.SUM_REFUSED),
     (UserError, ClientFailure.DATA_UNUSABLE),
     (OSError, ClientFailure.STATE_UNWRITABLE),
 )
@@ -25,23 +31,44 @@ _CODES: tuple[tuple[type[Exception], ClientFailure], ...] = (
 def egress_guard(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
     """Let a reply pass only if it holds exactly what was asked for; this is a Flower client mod.
 
-    What passes is built anew from the checked vector, so nothing can ride along. Every exception becomes a code
-    without text; what happened is written to the device's own `last_error.json`.
+    What passes is built anew from the checked vector or message, so nothing can ride along. Where the request is about
+    a secure sum, no vector passes, in range or not. Every exception becomes a code without text; what happened is
+    written to the device's own `last_error.json`.
     """
     try:
-        plan, layout, _ = read_plan(message.content)
+        rebuild = _what_may_leave(message.content)
         reply = call_next(message, context)
         if reply.has_error():
             return bare_error(_known(reply.error.code), message)
         try:
-            vector = read_reply(reply.content, layout, plan.version)
+            content = rebuild(reply.content)
         except StatisticsError as error:
             raise ClientError(ClientFailure.EGRESS_REFUSED, str(error)) from error
-        return Message(reply_content(vector, plan.version), reply_to=message)
+        return Message(content, reply_to=message)
     except Exception as error:
         code = failure_code(error)
         _remember(error, code, context)
         return bare_error(code, message)
+
+
+def _what_may_leave(request: RecordDict) -> Callable[[RecordDict], RecordDict]:
+    """Return what makes, out of a reply's content, the one that may leave, or raises StatisticsError.
+
+    Raises PlanError for requests that can't be read.
+    """
+    asked = read_secure_request(request)
+    if asked is not None and PLAN not in request:
+        return lambda content: _checked_step(asked, content, entries=0)
+    plan, layout, _ = read_plan(request)
+    if asked is not None:
+        return lambda content: _checked_step(asked, content, entries=layout.size)
+    return lambda content: reply_content(read_reply(content, layout, plan.version), plan.version)
+
+
+def _checked_step(asked: SecureRequest, content: RecordDict, *, entries: int) -> RecordDict:
+    raw = read_secure_reply(content)
+    check_form(asked, raw, entries=entries, settings=SecureAggregationSettings())
+    return secure_reply(raw)
 
 
 def failure_code(error: Exception) -> ClientFailure:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # who only reads a state needs neither Flower nor torch
     from personalization.sensing import ProbeSamples
 
 RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
+KEYRING, PARTICIPATION = "keyring", "participation"
 # A run that is resumed repeats at most one plan, and needs what stood before it.
 _KEPT_VERSIONS = 3
 
@@ -35,7 +36,8 @@ class ClientState:
 
     `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
     plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. `version.json`:
-    the newest plan seen. They are files of these names, or, with a key, entries of the vault in `vault/`.
+    the newest plan seen. `keyring`, `participation`: what secure sums need (see client.secure). They are files of these
+    names, or, with a key, entries of the vault in `vault/`.
     """
 
     def __init__(self, folder: Path, *, access: VaultAccess | None = None) -> None:

@@ -12,7 +12,7 @@ from client.node_file import parse_verify_key, read_node_file
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from strategies.protocol import FLEET, PLAN, SERIES, SIGNATURE, read_manifest
+from strategies.protocol import FLEET, PLAN, SECURE, SERIES, SIGNATURE, read_manifest
 from strategies.signatures import plan_digest, signed_bytes
 
 
@@ -69,6 +69,14 @@ def check_request(content: RecordDict, trust: Trust, state: ClientState) -> None
         raise ClientError(ClientFailure.PLAN_OUTDATED, f"another plan {place} was seen before")
     if place > last_place:
         state.remember_plan(place, digest)
+
+
+def check_step(content: RecordDict, trust: Trust) -> None:
+    """Return if a step of a secure sum that comes without a plan is signed for this device's fleet.
+
+    That it is not an old one, the core checks: by the round's name and by what was told before. Raises ClientError.
+    """
+    _check_signature(content, content.config_records[SECURE], trust)
 
 
 def _check_signature(content: RecordDict, record: ConfigRecord, trust: Trust) -> None:

@@ -5,23 +5,33 @@ from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
+from numpy.typing import NDArray
 
 from client.backbone import BackboneShelf, LocalBackbone
 from client.data import Config, PrivateData, PrivateSamples
+from client.identity import Identity
 from client.model import keep_model
+from client.secure import answer_step, check_invitation, mask
 from client.settings import read_settings
 from client.state import ClientState
-from client.verification import check_request, read_trust
+from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import dropped_units, share_kept
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
-from personalization.statistics import ClientStatistics, to_vector
+from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
 from personalization.storage import pack_personal_model
-from strategies.protocol import read_plan, reply_content
+from strategies.protocol import PLAN, read_plan, reply_content
+from strategies.secure_protocol import SecureRequest, Step, read_secure_request, secure_reply
+from strategies.signatures import plan_digest
 
 Personalize = Callable[..., Personalization]
+Identify = Callable[[Config], Identity]
+# Takes the node's configuration, the plan, the layout and the vector, and returns what is sent in its place.
+Tamper = Callable[[Config, Plan, StatisticsLayout, NDArray[np.float64]], NDArray[np.float64]]
+# A node that sets this gives its vector to secure sums alone.
+SUMS_ONLY = "secure-sums-only"
 
 
 def answer(
@@ -33,18 +43,26 @@ def answer(
     node_config: Config,
     run_config: Config,
     load: PrivateData,
+    identify: Identify,
     personalize: Personalize | None = None,
+    tamper: Tamper | None = None,
 ) -> RecordDict:
-    """Return the reply to a request: the statistics vector for its plan and the plan's version.
+    """Return the reply to a request: the statistics vector for its plan and the plan's version, or a part of a sum.
 
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
-    attempt at this version left is replaced. A device that has a key to check plans with stores nothing of a request
-    before it has. Raises what the egress guard turns into codes.
+    attempt at this version left is replaced. Only for a secure sum it is refused: a second vector under other masks
+    would say something. A device that has a key to check plans with stores nothing of a request before it has. Raises
+    what the egress guard turns into codes.
     """
+    request, trust = read_secure_request(content), read_trust(node_config)
+    if request is not None and PLAN not in content:
+        if trust is not None:
+            check_step(content, trust)
+        return secure_reply(answer_step(request, state, identify(node_config)))
     plan, layout, root = read_plan(content)
-    trust = read_trust(node_config)
     if trust is not None:
         check_request(content, trust, state)
+    identity = _check_privacy(request, state, node_config, identify)
     backbone = shelf.get(content, state, root, plan.dropped)
     samples = load(node_config, run_config, backbone.facts)
     past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
@@ -62,7 +80,27 @@ def answer(
         settings=settings,
     )
     _keep(state, plan, backbone, samples, result)
-    return reply_content(to_vector(_statistics(backbone, result), layout), plan.version)
+    vector = to_vector(_statistics(backbone, result), layout)
+    if tamper is not None:
+        vector = tamper(node_config, plan, layout, vector)
+    if request is None:
+        return reply_content(vector, plan.version)
+    if identity is None:
+        return secure_reply(b"")
+    return secure_reply(mask(request, vector, plan_digest(content), state, identity))
+
+
+def _check_privacy(
+    request: SecureRequest | None, state: ClientState, node_config: Config, identify: Identify
+) -> Identity | None:
+    """Return who the device is in the sum that is asked for, None if none is; raise what stands in its way."""
+    if request is None and node_config.get(SUMS_ONLY):
+        raise ClientError(ClientFailure.OPEN_REFUSED, "the server asked for a vector in the open")
+    if request is None or request.step is not Step.MASK:
+        return None
+    identity = identify(node_config)
+    check_invitation(request, state, identity)
+    return identity
 
 
 def _keep(

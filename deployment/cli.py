@@ -45,6 +45,13 @@ def enroll(
     days: Annotated[int, typer.Option(help="How long a server certificate is valid; the authority's is ten years.")] = (
         365
     ),
+    enrolment_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the enrolment key, if it was moved off the server: with it somebody could make up devices.",
+            show_default="enrolment-key.json in the fleet's folder",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a fleet's keys and certificates, and for each device the one file to carry to it; or list what there is.
@@ -66,6 +73,7 @@ def enroll(
         revoke=revoke or [],
         model=model,
         days=days,
+        enrolment_key=enrolment_key,
     )
     found = run(fleet, asked)
     if as_json:

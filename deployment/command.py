@@ -17,6 +17,7 @@ from deployment.enrolment import (
     revoke_node,
     server_names,
 )
+from deployment.enrolment_key import EnrolmentKey, make_enrolment_key, open_enrolment_key
 from deployment.fleet import (
     AUTHORITY,
     RECORD,
@@ -41,7 +42,8 @@ class Enrolment:
 
     server: HOST:PORT of the server, None to leave it. also: its other names. nodes: names of nodes to enrol. renew:
     `authority`, `server` or names of nodes. revoke: names of nodes. model: folder or hub name of the only model that
-    devices are to take, None to leave it. days: how long a server certificate lasts.
+    devices are to take, None to leave it. days: how long a server certificate lasts. enrolment_key: where the private
+    enrolment key is, None for the fleet's folder.
     """
 
     server: str | None = None
@@ -51,6 +53,7 @@ class Enrolment:
     revoke: Sequence[str] = ()
     model: str | None = None
     days: int = SERVER_DAYS
+    enrolment_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
@@ -76,12 +79,16 @@ def enroll(folder: Path, asked: Enrolment, *, now: datetime | None = None) -> di
         create_fleet(folder, server=asked.server, also=asked.also, days=asked.days, now=now)
     with locked(folder):
         before = read_fleet(folder)
+        make_enrolment_key(folder, before.fleet)
         check_keys(before)
+        key = open_enrolment_key(folder, before.fleet, elsewhere=asked.enrolment_key)
         _check_names(before, asked)
+        if any(before.find(name) is None for name in asked.nodes):
+            key.check_private()
         fleet = replace(_with_server(before, asked), model=model or before.model)
-        fleet = _apply(fleet, asked, changed=fleet != before, now=now)
+        fleet = _apply(fleet, asked, key=key, changed=fleet != before, now=now)
         carried = [node.name for node in fleet.active if fleet.node_file(node.name).exists()]
-        written = [name for name in carried if refresh_node_file(fleet, name)]
+        written = [name for name in carried if refresh_node_file(fleet, name, key=key)]
         added = [node.name for node in fleet.active if before.find(node.name) is None]
         return describe(fleet, now=now) | {"written": sorted({*written, *added})}
 
@@ -156,7 +163,7 @@ def _with_server(fleet: Fleet, asked: Enrolment) -> Fleet:
     return replace(fleet, server=server, names=names)
 
 
-def _apply(fleet: Fleet, asked: Enrolment, *, changed: bool, now: datetime) -> Fleet:
+def _apply(fleet: Fleet, asked: Enrolment, *, key: EnrolmentKey, changed: bool, now: datetime) -> Fleet:
     for name in asked.revoke:
         fleet = revoke_node(fleet, name, now=now)
     if "authority" in asked.renew:
@@ -170,5 +177,5 @@ def _apply(fleet: Fleet, asked: Enrolment, *, changed: bool, now: datetime) -> F
         fleet.save()
     for name in dict.fromkeys(asked.nodes):
         if fleet.find(name) is None:
-            fleet = add_node(fleet, name, now=now)
+            fleet = add_node(fleet, name, key=key, now=now)
     return fleet

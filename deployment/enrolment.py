@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from client.node_file import NodeFile, read_node_file
+from client.node_file import NodeFile, read_any_node_file
 from deployment.certificates import (
     certificate_bytes,
     general_name,
@@ -30,6 +30,7 @@ from deployment.certificates import (
     read_certificate,
     read_key,
 )
+from deployment.enrolment_key import EnrolmentKey, make_enrolment_key, open_enrolment_key
 from deployment.fleet import (
     AUTHORITY,
     AUTHORITY_KEY,
@@ -58,7 +59,9 @@ def server_names(server: str, also: Sequence[str]) -> tuple[str, ...]:
 
 
 def create_fleet(folder: Path, *, server: str, also: Sequence[str], days: int, now: datetime) -> Fleet:
-    """Make a fleet folder: authority, server certificate, plan-signing key, no nodes. It appears whole or not at all.
+    """Make a fleet folder: authority, server certificate, plan-signing and enrolment key, no nodes.
+
+    It appears whole or not at all.
 
     Raises UserError if `folder` is there and not empty, or names make no sense; OSError.
     """
@@ -75,6 +78,7 @@ def create_fleet(folder: Path, *, server: str, also: Sequence[str], days: int, n
         for name in (AUTHORITY_KEY, SERVER_KEY):
             write_atomically(fleet.path(name), key_bytes(make_tls_key()))
         write_atomically(fleet.path(SIGNING_KEY), SigningKey(fleet.fleet, Ed25519PrivateKey.generate()).to_json())
+        make_enrolment_key(making, fleet.fleet)
         renew_authority(fleet, now=now)
         renew_server(fleet, days=days, now=now)
         fleet.save()
@@ -91,6 +95,7 @@ def check_keys(fleet: Fleet) -> None:
             raise UserError(f"{fleet.path(certificate)}: not for {key} beside it; restore both from one backup")
     if read_signing_key(fleet.path(SIGNING_KEY)).fleet != fleet.fleet:
         raise UserError(f"{fleet.path(SIGNING_KEY)}: the key of another fleet; {RECORD} says {fleet.fleet}")
+    open_enrolment_key(fleet.folder, fleet.fleet)
 
 
 def renew_authority(fleet: Fleet, *, now: datetime) -> None:
@@ -112,7 +117,7 @@ def renew_server(fleet: Fleet, *, days: int, now: datetime) -> None:
     write_atomically(fleet.path(SERVER), certificate_bytes(certificate))
 
 
-def add_node(fleet: Fleet, name: str, *, now: datetime) -> Fleet:
+def add_node(fleet: Fleet, name: str, *, key: EnrolmentKey, now: datetime) -> Fleet:
     """Return the fleet with a new node, whose files are written first. Raises UserError, OSError.
 
     Where an earlier call was killed between the two, the key that it wrote is taken over.
@@ -122,7 +127,7 @@ def add_node(fleet: Fleet, name: str, *, now: datetime) -> Fleet:
         private_key = _own_node_file(fleet, name).private_key
     else:
         private_key = _new_node_key()
-        write_atomically(path, expected_node_file(fleet, name, private_key).to_json())
+        write_atomically(path, expected_node_file(fleet, name, private_key, key=key).to_json())
     public_key = _public_key(private_key)
     write_atomically(fleet.public_key_file(name), f"{public_key}\n".encode())
     node = Node(name=name, node=_node_id(public_key), public_key=public_key, enrolled=_time(now))
@@ -131,13 +136,13 @@ def add_node(fleet: Fleet, name: str, *, now: datetime) -> Fleet:
     return grown
 
 
-def refresh_node_file(fleet: Fleet, name: str) -> bool:
+def refresh_node_file(fleet: Fleet, name: str, *, key: EnrolmentKey) -> bool:
     """Write a node's file again if it no longer says what holds for the fleet; its key stays. True if it was written.
 
     Raises UserError if the file is not in the fleet folder, or is not this node's; OSError.
     """
     own = _own_node_file(fleet, name)
-    wanted = expected_node_file(fleet, name, own.private_key)
+    wanted = expected_node_file(fleet, name, own.private_key, key=key, known=own.certificate)
     if own != wanted:
         write_atomically(fleet.node_file(name), wanted.to_json())
     return own != wanted
@@ -157,8 +162,11 @@ def revoke_node(fleet: Fleet, name: str, *, now: datetime) -> Fleet:
     return fleet
 
 
-def expected_node_file(fleet: Fleet, name: str, private_key: str) -> NodeFile:
-    """Return what the file of a node with this key (OpenSSH form) has to hold. Raises UserError."""
+def expected_node_file(fleet: Fleet, name: str, private_key: str, *, key: EnrolmentKey, known: str = "") -> NodeFile:
+    """Return what the file of a node with this key (OpenSSH form) has to hold. known: the certificate that it has.
+
+    Raises UserError.
+    """
     return NodeFile(
         fleet=fleet.fleet,
         name=name,
@@ -168,6 +176,8 @@ def expected_node_file(fleet: Fleet, name: str, private_key: str) -> NodeFile:
         authority=certificate_bytes(read_certificate(fleet.path(AUTHORITY))).decode(),
         verify_key=read_signing_key(fleet.path(SIGNING_KEY)).verify_key,
         model=fleet.model,
+        certificate=key.certificate(fleet.fleet, _public_key(private_key), known=known),
+        enrolment_key=key.public.text,
     )
 
 
@@ -178,7 +188,7 @@ def _own_node_file(fleet: Fleet, name: str) -> NodeFile:
             f"{path}: no longer here, and it alone holds the node's key; "
             "bring it back from the device, or revoke the node and enrol it under another name"
         )
-    own, known = read_node_file(path), fleet.find(name)
+    own, known = read_any_node_file(path), fleet.find(name)
     if own.fleet != fleet.fleet or own.name != name or (known is not None and known.node != own.node):
         raise UserError(f"{path}: the file of {own.name} in fleet {own.fleet}; expected {name} in {fleet.fleet}")
     return own

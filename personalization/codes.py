@@ -22,6 +22,12 @@ class ClientFailure(IntEnum):
     """The plan is not signed by the key, the fleet or for the model that this device was enrolled with."""
     PLAN_OUTDATED = 108
     """The plan is older than one that this device has seen, or another one of the same version."""
+    PEERS_UNKNOWN = 109
+    """A secure sum with keys that this device does not have (any more); it has to be asked for its key again."""
+    SUM_REFUSED = 110
+    """An answer could tell more than the sum, or this device was enrolled without a certificate for secure sums."""
+    OPEN_REFUSED = 111
+    """The server asked for a vector in the open, and this device gives its vector to secure sums alone."""
 
 
 class ClientError(Exception):

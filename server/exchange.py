@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
-from flwr.app import Message, MessageType
+from flwr.app import ConfigRecord, Message, MessageType
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from personalization.plan import Plan
 from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
 from server.signing import PlanSigner
-from strategies.protocol import MANIFEST, read_reply
+from strategies.protocol import MANIFEST, SECURE, read_reply
+from strategies.secure_protocol import read_secure_reply
 
 NO_REPLY = "no_reply"
 INVALID = "invalid_reply"
@@ -37,20 +38,22 @@ class Traffic:
         """Everything that went down."""
         return self.first_contact_bytes + self.later_bytes
 
-    def sent(self, message: Message) -> None:
-        """Count a request."""
+    def sent(self, message: Message, *, counted: bool = True) -> None:
+        """Count a request. counted: False adds its bytes alone, for what belongs to another message."""
         size = message_bytes(message)
-        if MANIFEST in message.content:
+        if not counted:
+            self.later_bytes += size
+        elif MANIFEST in message.content:
             self.first_contact_bytes += size
             self.first_contacts += 1
         else:
             self.later_bytes += size
             self.later += 1
 
-    def received(self, message: Message) -> None:
-        """Count a reply."""
+    def received(self, message: Message, *, counted: bool = True) -> None:
+        """Count a reply. counted: False adds its bytes alone, for what belongs to another message."""
         self.uplink_bytes += message_bytes(message)
-        self.replies += 1
+        self.replies += counted
 
     def add(self, other: "Traffic") -> None:
         """Count what `other` has counted, too."""
@@ -60,16 +63,29 @@ class Traffic:
 
 @dataclass
 class Outcome:
-    """What came back. vectors: by node id. lacking: what each node that answered lacks now. failures: code: count."""
+    """What came back. vectors: by node id. messages: by node id, where a step of a secure sum came with the plan.
+
+    lacking: what each node that answered lacks now. errors: its code for each node that failed. failures: how many, by
+    the code's name.
+    """
 
     vectors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    messages: dict[int, bytes] = field(default_factory=dict)
+    errors: dict[int, int] = field(default_factory=dict)
     lacking: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
 
+    @property
+    def replied(self) -> int:
+        """How many nodes answered as they were asked to."""
+        return len(self.vectors) + len(self.messages)
+
     def add(self, other: "Outcome") -> None:
         """Take in what came back from other nodes."""
         self.vectors.update(other.vectors)
+        self.messages.update(other.messages)
+        self.errors.update(other.errors)
         self.lacking.update(other.lacking)
         self.failures.update(other.failures)
         self.traffic.add(other.traffic)
@@ -90,76 +106,83 @@ def exchange(
     message_type: str = MessageType.TRAIN,
     deadline: float,
     signer: PlanSigner | None = None,
+    secure: Mapping[int, ConfigRecord] | None = None,
 ) -> Outcome:
     """Send `plan` to `nodes` with what each is believed to lack; return what they answer within `deadline` seconds.
 
     believed: for each node that has the backbone the groups [groups] that it lacks. A node whose cache turns out to
-    be something else gets everything in a second message, once. signer: signs every request, if given.
+    be something else gets everything in a second message, once. signer: signs every request, if given. secure: for each
+    node the record of a secure sum that goes with the plan; then messages come back and no vectors.
     """
     outcome = Outcome()
     nodes = list(nodes)
-    again = _ask(
-        grid, backbone, plan, nodes, {n: believed.get(n) for n in nodes}, message_type, deadline, signer, outcome
-    )
+    plans = _Plans(grid, backbone, plan, message_type, deadline, signer, secure)
+    again = plans.ask(nodes, {node: believed.get(node) for node in nodes}, outcome)
     if again:
-        failed = _ask(grid, backbone, plan, again, dict.fromkeys(again), message_type, deadline, signer, outcome)
+        failed = plans.ask(again, dict.fromkeys(again), outcome)
         outcome.failures.update({ClientFailure.BACKBONE_MISSING.name.lower(): len(failed)} if failed else {})
-    silent = len(nodes) - len(outcome.vectors) - sum(outcome.failures.values())
+    silent = len(nodes) - outcome.replied - sum(outcome.failures.values())
     if silent > 0:
         outcome.failures[NO_REPLY] += silent
     return outcome
 
 
-def _ask(
-    grid: Grid,
-    backbone: GenericBackbone,
-    plan: Plan,
-    nodes: list[int],
-    lacking: Mapping[int, NDArray[np.bool_] | None],
-    message_type: str,
-    deadline: float,
-    signer: PlanSigner | None,
-    outcome: Outcome,
-) -> list[int]:
-    """Collect replies in `outcome`; return the nodes that have to be sent everything."""
-    again = []
-    messages = _messages(backbone, plan, nodes, lacking, message_type, deadline, signer)
-    for reply in grid.send_and_receive(messages, timeout=deadline):
+@dataclass(frozen=True)
+class _Plans:
+    """What is sent in an exchange, and to be made of the replies."""
+
+    grid: Grid
+    backbone: GenericBackbone
+    plan: Plan
+    message_type: str
+    deadline: float
+    signer: PlanSigner | None
+    secure: Mapping[int, ConfigRecord] | None
+
+    def ask(self, nodes: list[int], lacking: Mapping[int, NDArray[np.bool_] | None], outcome: Outcome) -> list[int]:
+        """Collect replies in `outcome`; return the nodes that have to be sent everything."""
+        again = []
+        messages = self._messages(nodes, lacking)
+        for reply in self.grid.send_and_receive(messages, timeout=self.deadline):
+            node = reply.metadata.src_node_id
+            outcome.traffic.received(reply)
+            if reply.has_error():
+                if reply.error.code == ClientFailure.BACKBONE_MISSING and node in lacking:
+                    again.append(node)
+                else:
+                    outcome.failures[failure_name(reply.error.code)] += 1
+                    outcome.errors[node] = reply.error.code
+                continue
+            try:
+                taken = self._take(reply, outcome, wanted=node in lacking)
+            except StatisticsError:
+                outcome.failures[INVALID] += 1
+                continue
+            if taken:
+                outcome.lacking[node] = self.backbone.lacking_after(self.plan, lacking[node])
+        for message in messages:
+            outcome.traffic.sent(message)  # after the grid has given it an id, which is part of what travels
+        return again
+
+    def _take(self, reply: Message, outcome: Outcome, *, wanted: bool) -> bool:
         node = reply.metadata.src_node_id
-        outcome.traffic.received(reply)
-        if reply.has_error():
-            if reply.error.code == ClientFailure.BACKBONE_MISSING and node in lacking:
-                again.append(node)
-            else:
-                outcome.failures[failure_name(reply.error.code)] += 1
-            continue
-        try:
-            vector = read_reply(reply.content, backbone.layout, plan.version)
-        except StatisticsError:
-            outcome.failures[INVALID] += 1
-            continue
-        if node in lacking:
-            outcome.vectors[node] = vector
-            outcome.lacking[node] = backbone.lacking_after(plan, lacking[node])
-    for message in messages:
-        outcome.traffic.sent(message)  # after the grid has given it an id, which is part of what travels
-    return again
+        if self.secure is not None:
+            message = read_secure_reply(reply.content)
+            outcome.messages.update({node: message} if wanted else {})
+        else:
+            vector = read_reply(reply.content, self.backbone.layout, self.plan.version)
+            outcome.vectors.update({node: vector} if wanted else {})
+        return wanted
 
-
-def _messages(
-    backbone: GenericBackbone,
-    plan: Plan,
-    nodes: list[int],
-    lacking: Mapping[int, NDArray[np.bool_] | None],
-    message_type: str,
-    deadline: float,
-    signer: PlanSigner | None,
-) -> list[Message]:
-    # A list, since Flower's grid of a deployed server goes through it twice.
-    messages = []
-    for node in nodes:
-        content = backbone.request(plan, lacking[node])
-        if signer is not None:
-            signer.sign(content)
-        messages.append(Message(content, node, message_type, ttl=deadline, group_id=str(plan.version)))
-    return messages
+    def _messages(self, nodes: list[int], lacking: Mapping[int, NDArray[np.bool_] | None]) -> list[Message]:
+        # A list, since Flower's grid of a deployed server goes through it twice.
+        messages = []
+        for node in nodes:
+            content = self.backbone.request(self.plan, lacking[node])
+            if self.secure is not None:
+                content[SECURE] = self.secure[node]
+            if self.signer is not None:
+                self.signer.sign(content)
+            group = str(self.plan.version)
+            messages.append(Message(content, node, self.message_type, ttl=self.deadline, group_id=group))
+        return messages

@@ -15,11 +15,12 @@ from server.planning import FleetKnowledge
 
 JOURNAL = "journal.json"
 # What may differ between a run and its continuation: how it is called, not what it computes.
-_FREE_KEYS = frozenset({"extend", "journal-dir", "out-dir", "resume", "signing-key-file"})
+_FREE_KEYS = frozenset({"enrolment-file", "extend", "journal-dir", "out-dir", "resume", "signing-key-file"})
 # What may change beside that from one series of rounds to the next of a fleet that goes on.
 _CHANGEABLE_KEYS = frozenset(
     {
         "budget",
+        "cohort-size",
         "deadline",
         "final-probes",
         "fraction",
@@ -29,6 +30,7 @@ _CHANGEABLE_KEYS = frozenset(
         "num-rounds",
         "probes",
         "quorum",
+        "secure-aggregation",
     }
 )
 
@@ -43,7 +45,8 @@ class Journal:
     final: the record of the final pass, None until it is done. series: the run's number if its plans are signed.
     placed_late: whether the final pass placed clients first, and so took one version more.
     goal: the round after which the final pass comes, 0 if only the settings say so. finals: records of earlier final
-    passes, of a run that was extended. passed: how many versions these took, beside those of the rounds.
+    passes, of a run that was extended. passed: how many versions these took, beside those of the rounds. sums: how many
+    secure sums were begun in this series: a client masks one vector for each and no more.
     """
 
     settings: dict[str, Any]
@@ -60,6 +63,7 @@ class Journal:
     goal: int = 0
     finals: list[dict[str, Any]] = field(default_factory=list)
     passed: int = 0
+    sums: int = 0
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -78,6 +82,7 @@ class Journal:
             "goal": self.goal,
             "finals": self.finals,
             "passed": self.passed,
+            "sums": self.sums,
         }
         write_json(folder / JOURNAL, record)
 
@@ -87,7 +92,7 @@ class Journal:
         Either way it takes a number of its own among the fleet's runs: devices take nothing older than what they saw,
         and a journal from a backup would be older. Versions go on rising, so devices keep what they have measured.
         """
-        self.series = 0
+        self.series = self.sums = 0
         if self.final is not None:
             self.passed += 1 + self.placed_late
             self.finals.append(self.final)
@@ -122,6 +127,7 @@ def load_journal(folder: Path) -> Journal:
             int(record.get("goal", 0)),
             list(record.get("finals", [])),
             int(record.get("passed", 0)),
+            int(record.get("sums", 0)),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error

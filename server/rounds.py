@@ -3,20 +3,22 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from flwr.app import MessageType
+from flwr.app import ConfigRecord, MessageType
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
+from personalization.plan import Plan
 from personalization.statistics import SCALARS
 from server.backbone import GenericBackbone
 from server.exchange import INVALID, NO_REPLY, Outcome, Traffic, exchange
 from server.journal import Journal, extend_journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
+from server.secure_sums import SecureSums, reduce_sums
 from server.settings import ServerSettings
 from server.signing import PlanSigner
 from server.signing_key import next_series, read_signing_key
@@ -52,6 +54,8 @@ class FleetServer:
         )
         self.journal = _open(settings, self.folder, backbone, run_config)
         self._signer = _make_signer(settings, self.journal)
+        secure = settings.secure_aggregation != "off"
+        self._secure = SecureSums(settings, series=self.journal.series, signer=self._signer) if secure else None
         strategy.restore(self.journal.strategy)
 
     def run(self, grid: Grid) -> Journal:
@@ -72,13 +76,40 @@ class FleetServer:
         started = time.perf_counter()
         nodes = self._nodes(grid)
         sampled = sample_nodes(nodes, fraction=self.settings.fraction, seed=self.settings.seed, round_number=number)
-        outcome = self._exchange(grid, number, sampled, self.settings.probes, MessageType.TRAIN)
-        record = self._record(number, len(sampled), outcome)
-        if len(outcome.vectors) >= quorum_size(len(sampled), self.settings.quorum):
-            self._learn(outcome, number, record)
+        if self._secure is not None:
+            record = self._sum_round(grid, number, sampled, self._secure)
+        else:
+            outcome = self._exchange(grid, number, sampled, self.settings.probes, MessageType.TRAIN)
+            record = self._record(number, len(sampled), outcome)
+            if len(outcome.vectors) >= quorum_size(len(sampled), self.settings.quorum):
+                self._learn(outcome, number, record)
         record["seconds"] = time.perf_counter() - started
         self.journal.rounds.append(record)
         self.journal.save(self.folder)
+        return record
+
+    def _sum_round(self, grid: Grid, number: int, sampled: list[int], secure: SecureSums) -> dict[str, Any]:
+        """Run a round of which the server learns sums alone, and return its record."""
+        plan = self._plan(self.journal.knowledge, number, self.settings.probes)
+        # Saved first: a client masks once for a number, and would refuse it after a restart.
+        self.journal.sums += 1
+        self.journal.save(self.folder)
+
+        def ask(records: Mapping[int, ConfigRecord]) -> Outcome:
+            return self._send(grid, plan, sorted(records), MessageType.TRAIN, records)
+
+        found = secure.round(grid, self.backbone, plan, sampled, number=self.journal.sums, ask=ask)
+        if sum(found.outcome.failures[name] for name in found.outcome.failures if name != NO_REPLY) >= len(sampled):
+            self._nobody(number, sampled, found.outcome)
+        self.journal.nodes.update(found.outcome.lacking)
+        record = {**self._record(number, len(sampled), found.outcome), "secure": found.record()}
+        quorum = quorum_size(len(sampled), self.settings.quorum)
+        reduced = reduce_sums(found, self.strategy, self.backbone.layout, quorum=quorum)
+        if isinstance(reduced, str):
+            record["not_learned"] = reduced
+        else:
+            self.journal.knowledge = self._learned(self.journal.knowledge, reduced, found.clients, number)
+            self._learned_all(reduced, record)
         return record
 
     def _final_pass(self, grid: Grid) -> dict[str, Any]:
@@ -107,29 +138,45 @@ class FleetServer:
 
     def _exchange(self, grid: Grid, number: int, nodes: list[int], probes: int, message_type: str) -> Outcome:
         """Send every node the plan of its group. Raises UserError if nobody can answer, however often it is asked."""
-        outcome, version = Outcome(), number + self.journal.passed
+        outcome = Outcome()
+        records = None if self._secure is None else self._secure.withholding(nodes, self.journal.sums)
         for group, members in sorted(self._groups(nodes).items()):
-            plan = self.journal.groups.get(group, self.journal.knowledge).plan(
-                self.backbone.layout, version=version, probes=probes, budget=self.settings.budget
-            )
-            answered = exchange(
-                grid,
-                self.backbone,
-                plan,
-                members,
-                believed=self.journal.nodes,
-                message_type=message_type,
-                deadline=self.settings.deadline,
-                signer=self._signer,
-            )
-            outcome.add(answered)
-        if not outcome.vectors and (
+            plan = self._plan(self.journal.groups.get(group, self.journal.knowledge), number, probes)
+            outcome.add(self._send(grid, plan, members, message_type, records))
+        if not outcome.replied and (
             message_type == MessageType.EVALUATE or set(outcome.failures) - {NO_REPLY, INVALID}
         ):
-            reasons = ", ".join(f"{count} {name}" for name, count in sorted(outcome.failures.items()))
-            raise UserError(f"round {number}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs")
+            self._nobody(number, nodes, outcome)
         self.journal.nodes.update(outcome.lacking)
         return outcome
+
+    def _plan(self, knowledge: FleetKnowledge, number: int, probes: int) -> Plan:
+        version = number + self.journal.passed
+        return knowledge.plan(self.backbone.layout, version=version, probes=probes, budget=self.settings.budget)
+
+    def _send(
+        self,
+        grid: Grid,
+        plan: Plan,
+        nodes: list[int],
+        message_type: str,
+        secure: Mapping[int, ConfigRecord] | None,
+    ) -> Outcome:
+        return exchange(
+            grid,
+            self.backbone,
+            plan,
+            nodes,
+            believed=self.journal.nodes,
+            message_type=message_type,
+            deadline=self.settings.deadline,
+            signer=self._signer,
+            secure=secure,
+        )
+
+    def _nobody(self, number: int, nodes: list[int], outcome: Outcome) -> NoReturn:
+        reasons = ", ".join(f"{count} {name}" for name, count in sorted(outcome.failures.items()))
+        raise UserError(f"round {number}: no client of {len(nodes)} replied ({reasons}); see the clients' own logs")
 
     def _groups(self, nodes: list[int]) -> dict[int, list[int]]:
         """Return the nodes of each group; those that belong to none yet get the fleet's plan."""
@@ -156,8 +203,12 @@ class FleetServer:
                     own = self.strategy([vectors[node] for node in members], layout)
                     known = journal.groups.get(group, before)
                     journal.groups[group] = self._learned(known, own, len(members), number)
-        journal.strategy = self.strategy.state()
-        record["fleet"] = dict(zip(SCALARS, reduced[layout.field("scalars")].tolist(), strict=True))
+        self._learned_all(reduced, record)
+
+    def _learned_all(self, reduced: NDArray[np.float64], record: dict[str, Any]) -> None:
+        self.journal.strategy = self.strategy.state()
+        scalars = reduced[self.backbone.layout.field("scalars")]
+        record["fleet"] = dict(zip(SCALARS, scalars.tolist(), strict=True))
 
     def _enough(self, clients: int) -> bool:
         try:
@@ -184,7 +235,7 @@ class FleetServer:
         return {
             "round": number,
             "clients_sampled": sampled,
-            "clients_replied": len(outcome.vectors),
+            "clients_replied": outcome.replied,
             "failures": dict(sorted(outcome.failures.items())),
             "dropped_units": self.backbone.units(self.journal.knowledge.dropped),
             "uplink_bytes": traffic.uplink_bytes,

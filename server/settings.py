@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from server.planning import PlanningSettings
+from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.registry import make_strategy
+from strategies.secure_aggregation.settings import SecureAggregationSettings
 
 ConfigValue = bool | int | float | str
+SecureMode = Literal["off", "sum", "cohorts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,8 @@ class ServerSettings:
     extend: go on from the journal, if there is one, and where its run is finished add `rounds` rounds and another final
     pass. journal_dir: the folder of the journal, None for `server` in `out`.
     signing_key_file: the key that plans are signed with; None sends plans without a signature.
+    secure_aggregation: `off` takes each client's vector; `sum` learns the sum of a round's vectors alone, `cohorts`
+    those of random cohorts of at least `cohort_size` clients. enrolment_file: who enrols the fleet's clients.
     """
 
     model: str
@@ -43,6 +50,9 @@ class ServerSettings:
     extend: bool = False
     journal_dir: Path | None = None
     signing_key_file: Path | None = None
+    secure_aggregation: SecureMode = "off"
+    cohort_size: int = 10
+    enrolment_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
 
@@ -59,6 +69,28 @@ class ServerSettings:
         for name, share in (("fraction", self.fraction), ("budget", self.budget), ("quorum", self.quorum)):
             if not 0.0 < share <= 1.0:
                 raise UserError(f"{name} {share}: expected a share above 0 and at most 1")
+        check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
+        if self.secure_aggregation != "off" and self.enrolment_file is None:
+            raise UserError("enrolment-file is not set: secure sums need the fleet's enrolment.json")
+
+
+def check_secure(mode: str, cohort_size: int, strategy: str) -> None:
+    """Raise UserError for a way of summing that there is not, or that `strategy` can't go with."""
+    if mode not in get_args(SecureMode):
+        raise UserError(f"secure-aggregation {mode!r}: expected one of {', '.join(get_args(SecureMode))}")
+    if mode == "off":
+        return
+    smallest = SecureAggregationSettings().smallest_cohort
+    if cohort_size < smallest:
+        raise UserError(f"cohort-size {cohort_size}: expected {smallest} or more; clients take part in nothing smaller")
+    made = make_strategy(strategy)
+    if made.groups > 1:
+        raise UserError(f"secure-aggregation {mode}: {strategy} puts each client into a group and needs its vector")
+    if mode == "sum" and made.spec != PrecisionWeightedMean.name:
+        raise UserError(
+            f"secure-aggregation sum: a sum gives {PrecisionWeightedMean.name}, and {strategy} needs to tell clients "
+            "apart; choose one of them, or secure-aggregation cohorts"
+        )
 
 
 def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
@@ -89,10 +121,17 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         seed=_integer(config, "seed", ServerSettings.seed),
         resume=bool(config.get("resume", False)),
         extend=bool(config.get("extend", False)),
-        journal_dir=Path(str(config["journal-dir"])) if config.get("journal-dir") else None,
-        signing_key_file=Path(str(config["signing-key-file"])) if config.get("signing-key-file") else None,
+        journal_dir=_path(config, "journal-dir"),
+        signing_key_file=_path(config, "signing-key-file"),
+        secure_aggregation=cast(SecureMode, str(config.get("secure-aggregation", ServerSettings.secure_aggregation))),
+        cohort_size=_integer(config, "cohort-size", ServerSettings.cohort_size),
+        enrolment_file=_path(config, "enrolment-file"),
         planning=planning,
     )
+
+
+def _path(config: Mapping[str, ConfigValue], key: str) -> Path | None:
+    return Path(str(config[key])) if config.get(key) else None
 
 
 def _number(config: Mapping[str, ConfigValue], key: str, default: float) -> float:

@@ -22,8 +22,10 @@ from personalization.settings import BudgetKind, PersonalizationSettings, Recove
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
+from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.engine import run_in_process
 from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.identities import SimulatedIdentities
 from simulations.partition import PartitionKind
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
@@ -45,7 +47,8 @@ class FleetSettings:
     budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client
     does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
-    strategy: how the clients' statistics become one, see docs/strategies.md. model: folder or hub name; None is the
+    strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether the
+    server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the
     bundled ViT. out: folder of the run. resume: go on with the run in it.
     """
 
@@ -71,6 +74,8 @@ class FleetSettings:
     recovery: Recovery = PersonalizationSettings.recovery
     adapt_head: bool = PersonalizationSettings.adapt_head
     strategy: str = PrecisionWeightedMean.name
+    secure_aggregation: SecureMode = ServerSettings.secure_aggregation
+    cohort_size: int = ServerSettings.cohort_size
     seed: int = 0
     data: Path | None = None
     model: str | None = None
@@ -88,6 +93,7 @@ class FleetSettings:
         if self.final_probes < 0 or self.first_probes < 0 or self.seed < 0:
             raise UserError("final probes, first probes and seed: expected 0 or more")
         make_strategy(self.strategy)
+        check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         PersonalizationSettings(
             budget=self.budget,
             budget_kind=self.budget_kind,
@@ -142,7 +148,8 @@ def run_fleet(
     data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
     clients = data.partition.clients
     config["min-nodes"] = clients
-    check_cohort(settings.strategy, sample_size(clients, settings.fraction))
+    check_cohort(settings, sample_size(clients, settings.fraction))
+    identify = make_identities(settings, config)
 
     def report_round(record: dict[str, Any]) -> None:
         if on_round is not None:
@@ -156,9 +163,10 @@ def run_fleet(
         if settings.engine == "ray":
             from simulations.engine_ray import run_under_ray
 
-            run_under_ray(server_app, make_client_app(config=config), clients=clients)
+            run_under_ray(server_app, make_client_app(config=config, identify=identify), clients=clients)
         else:
-            run_in_process(server_app, make_client_app(data), clients=clients, run_config=config, on_answer=on_answer)
+            client_app = make_client_app(data, identify=identify)
+            run_in_process(server_app, client_app, clients=clients, run_config=config, on_answer=on_answer)
     except UserError as error:
         reason = f"{error}{_first_failure(settings.out, clients)}"
         if not settings.resume:
@@ -176,16 +184,31 @@ def run_fleet(
     summary["wall_seconds"] = time.perf_counter() - started
     summary["cpu_seconds"] = time.process_time() - cpu_started
     summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    shown = {key: value for key, value in config.items() if key not in ("out-dir", "resume", "private-data")}
+    hidden = ("enrolment-file", "out-dir", "resume", "private-data")
+    shown = {key: value for key, value in config.items() if key not in hidden}
     return FleetResult(dense.model, shown, rounds, final, rows, summary)
 
 
-def check_cohort(strategy: str, clients: int) -> None:
-    """Raise UserError if `strategy` can't reduce the vectors of as many clients as a round asks."""
+def check_cohort(settings: FleetSettings, clients: int) -> None:
+    """Raise UserError if the strategy can't reduce the vectors, or the sums, of as many clients as a round asks."""
+    rows, what = clients, "clients"
+    if settings.secure_aggregation == "cohorts":
+        rows, what = max(1, clients // settings.cohort_size), f"clients in cohorts of {settings.cohort_size}"
+    elif settings.secure_aggregation == "sum":
+        rows = 1
     try:
-        make_strategy(strategy).check_cohort(clients)
+        make_strategy(settings.strategy).check_cohort(rows)
     except UserError as error:
-        raise UserError(f"a round asks {clients} clients; {error}") from error
+        raise UserError(f"a round asks {clients} {what}; {error}") from error
+
+
+def make_identities(settings: FleetSettings, config: dict[str, bool | int | float | str]) -> SimulatedIdentities | None:
+    """Return who the clients are in secure sums, and tell the server by `config`; None if there are no such sums."""
+    if settings.secure_aggregation == "off":
+        return None
+    identities = SimulatedIdentities.new()
+    config["enrolment-file"] = str(identities.write(settings.out))
+    return identities
 
 
 def _model_folder(model: str | None) -> Path | str:

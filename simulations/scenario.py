@@ -35,6 +35,8 @@ FLEET_FIELDS = (
     "tolerance",
     "recovery",
     "adapt_head",
+    "secure_aggregation",
+    "cohort_size",
     "data",
     "model",
 )

@@ -20,6 +20,8 @@ from personalization.statistics import StatisticsError, StatisticsLayout, decode
 PLAN, MANIFEST, PIECES, STATISTICS = "plan", "manifest", "pieces", "statistics"
 # A server with a signing key adds these to the plan; see strategies/signatures.py.
 FLEET, SERIES, SIGNATURE = "fleet", "series", "signature"
+# A request about a secure sum has this record, beside the plan or alone; see strategies/secure_protocol.py.
+SECURE = "secure"
 REPLY_KEYS = frozenset({"vector", "version"})
 _LAYOUT_KEYS = ("layers", "levels", "groups")
 _LARGEST_VECTOR = 1 << 20

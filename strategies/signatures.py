@@ -11,24 +11,31 @@ from collections.abc import Mapping
 from flwr.app import ArrayRecord, RecordDict
 
 from personalization.plan import PlanError
-from strategies.protocol import MANIFEST, PIECES, PLAN, SIGNATURE
+from strategies.protocol import MANIFEST, PIECES, PLAN, SECURE, SIGNATURE
 
-_PURPOSE = b"fedsieve request 1"
+_PURPOSE, _STEP_PURPOSE = b"fedsieve request 1", b"fedsieve step 1"
 
 
 def signed_bytes(content: RecordDict) -> bytes:
-    """Return what a signature covers: the plan but for the signature, and the SHA-256 of manifest and of pieces.
+    """Return what a signature covers: the plan but for the signature, and the SHA-256 of all that comes with it.
 
-    Raises PlanError if there is no plan, or if the request holds anything else.
+    Manifest, pieces and the record of a secure sum may; that record may also come alone. Raises PlanError if there is
+    neither plan nor such a record, or if the request holds anything else.
     """
     manifest, pieces = content.config_records.get(MANIFEST), content.array_records.get(PIECES)
-    if len(content) != 1 + (manifest is not None) + (pieces is not None):
-        raise PlanError("a request must hold a plan, at most a manifest and pieces with it, and nothing else")
+    secure = content.config_records.get(SECURE)
+    if secure is not None and len(content) == 1:
+        return _joined(_STEP_PURPOSE, _unsigned_bytes(secure))
+    if len(content) != 1 + (manifest is not None) + (pieces is not None) + (secure is not None):
+        raise PlanError(
+            "a request must hold a plan, at most a manifest, pieces and a secure sum with it, and nothing else"
+        )
     return _joined(
         _PURPOSE,
         _plan_bytes(content),
         b"" if manifest is None else hashlib.sha256(_encoded_record(manifest)).digest(),
         b"" if pieces is None else hashlib.sha256(_encoded_arrays(pieces)).digest(),
+        *([] if secure is None else [hashlib.sha256(_encoded_record(secure)).digest()]),
     )
 
 
@@ -41,6 +48,10 @@ def _plan_bytes(content: RecordDict) -> bytes:
     record = content.config_records.get(PLAN)
     if record is None:
         raise PlanError("the request holds no plan")
+    return _unsigned_bytes(record)
+
+
+def _unsigned_bytes(record: Mapping[str, object]) -> bytes:
     return _encoded_record({key: value for key, value in record.items() if key != SIGNATURE})
 
 

@@ -26,7 +26,7 @@ from simulations.conditions.grid import REPLIED, ConditionedGrid
 from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
-from simulations.fleet import FleetSettings, check_cohort
+from simulations.fleet import FleetSettings, check_cohort, make_identities
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario
 
@@ -113,10 +113,14 @@ class _Fleet:
         config: dict[str, ConfigValue] = self.settings.run_config()
         clients, roles = self.world.data.partition.clients, self._roles
         config["min-nodes"] = clients - len(roles.late)
-        check_cohort(self.settings.strategy, sample_size(clients - len(roles.late), self.settings.fraction))
+        check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
         crossed = run_in_process(
             make_server_app(config=config, on_round=self._judge_round),
-            make_client_app(self.world.data, personalize=self.worlds.first_searches),
+            make_client_app(
+                self.world.data,
+                personalize=self.worlds.first_searches,
+                identify=make_identities(self.settings, config),
+            ),
             clients=clients,
             run_config=config,
             node_config=self._node_config,

@@ -43,6 +43,14 @@ def certify(authority: Ed25519PrivateKey, fleet: str, node: EllipticCurvePublicK
     return point + authority.sign(_certified(fleet, point))
 
 
+def check_certificate(raw: bytes, authority: Ed25519PublicKey, fleet: str, node: EllipticCurvePublicKey) -> None:
+    """Return if a certificate is that of a node's key. Raises ValueError or InvalidSignature."""
+    point = node.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    if raw[:_POINT] != point or len(raw) != CERTIFICATE_BYTES:
+        raise ValueError("the certificate of another key")
+    authority.verify(raw[_POINT:], _certified(fleet, point))
+
+
 def advertise(node: EllipticCurvePrivateKey, certificate: bytes, *, fleet: str, epoch: int, public: bytes) -> bytes:
     """Return an advertisement [245 bytes]: an agreement key [32 bytes] for an epoch, signed by an enrolled node key."""
     first, second = decode_dss_signature(node.sign(_advertised(fleet, epoch, public), ECDSA(SHA384())))
