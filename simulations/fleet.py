@@ -47,9 +47,9 @@ class FleetSettings:
     budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client
     does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
-    strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether the
-    server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the
-    bundled ViT. out: folder of the run. resume: go on with the run in it.
+    strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
+    the server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the bundled ViT.
+    out: folder of the run. resume: go on with the run in it.
     """
 
     out: Path

@@ -23,6 +23,7 @@ from simulations.comparison.cells import ARM_PREFIX, Cell
 from simulations.comparison.first_search import FirstSearches
 from simulations.comparison.worlds import Worlds, model_facts
 from simulations.conditions.grid import REPLIED, ConditionedGrid
+from simulations.conditions.masked_lies import MaskedLies
 from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
@@ -107,11 +108,16 @@ class _Fleet:
     fleet_key: str
     accuracies: dict[tuple[int, int], float] = field(default_factory=dict)
     grid: ConditionedGrid | None = None
+    lies: MaskedLies | None = None
 
     def run(self) -> Row:
         """Run it and return the part of the cell's result that it decides."""
         config: dict[str, ConfigValue] = self.settings.run_config()
         clients, roles = self.world.data.partition.clients, self._roles
+        attack = self.scenario.conditions.attack
+        forger = None if attack is None else attack.attack()
+        if self.settings.secure_aggregation != "off" and forger is not None:
+            self.lies = MaskedLies(forger, roles, self.settings.seed)
         config["min-nodes"] = clients - len(roles.late)
         check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
         crossed = run_in_process(
@@ -120,6 +126,7 @@ class _Fleet:
                 self.world.data,
                 personalize=self.worlds.first_searches,
                 identify=make_identities(self.settings, config),
+                tamper=self.lies,
             ),
             clients=clients,
             run_config=config,
@@ -144,7 +151,12 @@ class _Fleet:
     def _conditioned(self, grid: Grid) -> Grid:
         clients = {node_id(client): client for client in range(self.world.data.partition.clients)}
         self.grid = ConditionedGrid(
-            grid, self.scenario.conditions, self._roles, client_of=clients.__getitem__, seed=self.settings.seed
+            grid,
+            self.scenario.conditions,
+            self._roles,
+            client_of=clients.__getitem__,
+            seed=self.settings.seed,
+            lies=self.lies,
         )
         return self.grid
 

@@ -69,7 +69,7 @@ def _check_cohort(scenario: Scenario, spec: str, *, where: str) -> None:
     fleet = scenario.fleet_settings(out=Path(), seed=0, strategy=spec)
     late = assign_roles(scenario.conditions, fleet.clients, 0).late
     try:
-        check_cohort(spec, sample_size(fleet.clients - len(late), fleet.fraction))
+        check_cohort(fleet, sample_size(fleet.clients - len(late), fleet.fraction))
     except UserError as error:
         raise UserError(f"strategy {spec}{where}: {error}") from error
 

@@ -10,13 +10,16 @@ from flwr.supercore.run import Run
 
 from personalization.statistics import StatisticsError
 from simulations.attacks.fields import Vector, echo
+from simulations.conditions.masked_lies import FORGE_STREAM, MaskedLies
 from simulations.conditions.odds import straggler_odds
 from simulations.conditions.roles import Roles
 from simulations.conditions.settings import Conditions
-from strategies.protocol import read_plan, read_reply, reply_content
+from strategies.protocol import PLAN, read_plan, read_reply, reply_content
+from strategies.secure_protocol import Step, read_secure_request, secure_reply
 
 REPLIED, DROPPED, STRAGGLER, ATTACKER, FAILED = "replied", "dropped", "straggler", "attacker", "failed"
-_DROPOUT, _STRAGGLER, _FORGE = range(1010, 1013)  # what a random stream is for, see roles.py
+_DROPOUT, _STRAGGLER = 1010, 1011  # what a random stream is for, see roles.py
+_ALONE = (Step.ADVERTISE, Step.REVEAL)  # steps that come without a plan
 Event = dict[str, int | str]
 
 
@@ -36,8 +39,13 @@ class ConditionedGrid(Grid):
         *,
         client_of: Callable[[int], int],
         seed: int,
+        lies: MaskedLies | None = None,
     ) -> None:
-        """Put the conditions before `grid`. client_of: the client, as in `roles`, behind a node id."""
+        """Put the conditions before `grid`. client_of: the client, as in `roles`, behind a node id.
+
+        lies: what attackers put into secure sums, which the client apps have to know as well; none if all are in the
+        open.
+        """
         self._grid, self._conditions, self._roles, self._client_of, self._seed = (
             grid,
             conditions,
@@ -47,7 +55,7 @@ class ConditionedGrid(Grid):
         )
         self._odds = straggler_odds(conditions, roles.device_class)
         self._attack = None if conditions.attack is None else conditions.attack.attack()
-        self._latest = 0
+        self._latest, self._lies_in_sums = 0, lies
         self._status: dict[tuple[int, int], str] = {}
         self._waiting: dict[str, Message] = {}
 
@@ -95,8 +103,8 @@ class ConditionedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Deliver messages and yield the replies that come back: the honest ones first, then those of attackers.
 
-        Attackers never run their client app: they forge their replies from the plan that they were sent and from the
-        honest vectors of this call.
+        In the open attackers never run their client app: they forge their replies from the plan that they were sent
+        and from the honest vectors of this call. In a secure sum they take part, see MaskedLies.
         """
         exchange = _Exchange()
         honest: list[Vector] = []
@@ -106,29 +114,46 @@ class ConditionedGrid(Grid):
                 yield reply
                 continue
             number, client = self._round(request), self._client_of(request.metadata.dst_node_id)
-            if self._status[number, client] == STRAGGLER:
+            if self._status[number, client] == STRAGGLER and PLAN in request.content:
                 continue
             vector = _vector(request, reply)
             if vector is not None:
                 honest.append(vector)
+            if self._status[number, client] == FAILED and (vector is not None or _is_masked(request, reply)):
                 self._status[number, client] = REPLIED
             yield reply
         yield from self._forged(exchange.attackers, honest)
 
     def _route(self, messages: Iterable[Message], exchange: "_Exchange") -> Iterator[Message]:
-        """Yield the messages that are delivered; note the fate of each, before it is known who replies."""
+        """Yield the messages that are delivered; note the fate of each, before it is known who replies.
+
+        Attackers in a secure sum come last, when they know what the others send.
+        """
+        liars = []
         for message in messages:
             number, client = self._round(message), self._client_of(message.metadata.dst_node_id)
             self._latest = max(self._latest, number)
-            status = self._fate(number, client, trained=message.metadata.message_type == MessageType.TRAIN)
-            self._status[number, client] = status
-            if status in (DROPPED, ATTACKER):
+            status = self._note(message, number, client)
+            if status == ATTACKER and _step(message) is Step.MASK and self._lies_in_sums is not None:
+                liars.append(message)
+            elif status in (DROPPED, ATTACKER) and not (status == ATTACKER and _step(message) in _ALONE):
                 _identify(message, f"{status}/{self._seed}/{number}/{client}")
-            if status == ATTACKER:
-                exchange.attackers.append(message)
-            elif status != DROPPED:
+                exchange.attackers += [message] if status == ATTACKER else []
+            else:
                 exchange.delivered.append(message)
                 yield message
+        if self._lies_in_sums is not None:
+            self._lies_in_sums.expect([self._client_of(message.metadata.dst_node_id) for message in liars])
+        exchange.delivered += liars
+        yield from liars
+
+    def _note(self, message: Message, number: int, client: int) -> str:
+        """Return what becomes of a client; a step that follows on its answer in the same round changes nothing."""
+        if _step(message) is Step.REVEAL:
+            return self._status[number, client]
+        trained = message.metadata.message_type == MessageType.TRAIN
+        self._status[number, client] = self._fate(number, client, trained=trained)
+        return self._status[number, client]
 
     def _fate(self, number: int, client: int, *, trained: bool) -> str:
         if self._attack is not None and client in self._roles.attackers:
@@ -146,13 +171,14 @@ class ConditionedGrid(Grid):
         """Yield a reply to each request; attackers who were sent the same plan act as one."""
         by_plan: dict[str, list[Message]] = {}
         for request in requests:
+            if _step(request) is not None:
+                yield _reply_to(request, secure_reply(b""))
+                continue
             plan, _, _ = read_plan(request.content)
             by_plan.setdefault(str(plan.to_record()), []).append(request)
         for same in by_plan.values():
             for request, content in zip(same, self._lies(same, honest), strict=True):
-                reply = Message(content, reply_to=request)
-                _identify(reply, f"reply to {request.metadata.message_id}")
-                yield reply
+                yield _reply_to(request, content)
 
     def _lies(self, requests: list[Message], honest: list[Vector]) -> list[RecordDict]:
         assert self._attack is not None
@@ -160,7 +186,7 @@ class ConditionedGrid(Grid):
         # Where nobody honest replies, there is nothing to see but the plan.
         seen = np.stack(honest) if honest else echo(plan, layout).join()
         rng = np.random.default_rng(
-            [self._seed, _FORGE, plan.version, self._client_of(requests[0].metadata.dst_node_id)]
+            [self._seed, FORGE_STREAM, plan.version, self._client_of(requests[0].metadata.dst_node_id)]
         )
         vectors = self._attack.forge(seen, attackers=len(requests), plan=plan, layout=layout, rng=rng)
         return [reply_content(vector, plan.version) for vector in vectors]
@@ -185,8 +211,23 @@ class _Exchange:
         return self._requests.pop(reply.metadata.reply_to_message_id, None)
 
 
+def _step(message: Message) -> Step | None:
+    request = read_secure_request(message.content)
+    return None if request is None else request.step
+
+
+def _is_masked(request: Message, reply: Message) -> bool:
+    return not reply.has_error() and _step(request) in (Step.MASK, Step.WITHHOLD)
+
+
+def _reply_to(request: Message, content: RecordDict) -> Message:
+    reply = Message(content, reply_to=request)
+    _identify(reply, f"reply to {request.metadata.message_id}")
+    return reply
+
+
 def _vector(request: Message, reply: Message) -> Vector | None:
-    if reply.has_error():
+    if reply.has_error() or _step(request) is not None:
         return None
     plan, layout, _ = read_plan(request.content)
     try:

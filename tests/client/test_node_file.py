@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from client.node_file import read_node_file
+from client.node_file import read_any_node_file, read_node_file
 from deployment.command import Enrolment, enroll
 from personalization.errors import UserError
 
@@ -26,7 +26,21 @@ def test_what_is_whole_is_read(tmp_path, whole):
     assert read(tmp_path, {**whole, "model": "ab" * 32}).model == "ab" * 32
 
 
-@pytest.mark.parametrize("key", ["fleet", "name", "node", "server", "private_key", "authority", "verify_key", "model"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "fleet",
+        "name",
+        "node",
+        "server",
+        "private_key",
+        "authority",
+        "verify_key",
+        "model",
+        "certificate",
+        "enrolment_key",
+    ],
+)
 @pytest.mark.parametrize("value", ["missing", "", 3])
 def test_every_field_is_checked(tmp_path, whole, key, value):
     record = {**whole, key: value}
@@ -37,7 +51,16 @@ def test_every_field_is_checked(tmp_path, whole, key, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("private_key", "x"), ("authority", "x"), ("verify_key", "AAAA"), ("model", "ab"), ("more", "x")]
+    ("key", "value"),
+    [
+        ("private_key", "x"),
+        ("authority", "x"),
+        ("verify_key", "AAAA"),
+        ("enrolment_key", "AAAA"),
+        ("certificate", "-"),
+        ("model", "ab"),
+        ("more", "x"),
+    ],
 )
 def test_and_what_it_says(tmp_path, whole, key, value):
     with pytest.raises(UserError, match="damaged node file"):
@@ -52,7 +75,16 @@ def test_something_else_is_no_node_file(tmp_path, text, words):
 
 def test_a_newer_one_is_not_guessed_at(tmp_path, whole):
     with pytest.raises(UserError, match="newer version"):
-        read(tmp_path, {**whole, "format": 2})
+        read(tmp_path, {**whole, "format": 3})
+
+
+def test_an_older_one_says_how_to_renew_it(tmp_path, whole):
+    old = {key: value for key, value in whole.items() if key not in ("certificate", "enrolment_key")}
+    with pytest.raises(UserError, match="fedsieve enroll FLEET --renew hall"):
+        read(tmp_path, {**old, "format": 1})
+    assert read_any_node_file(tmp_path / "node.json").certificate == ""
+    with pytest.raises(UserError, match="damaged node file"):
+        read(tmp_path, {**whole, "format": 1, "more": ""})
 
 
 def test_one_that_others_can_read_is_refused(tmp_path, whole):
