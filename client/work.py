@@ -12,7 +12,7 @@ from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.model import keep_model
 from client.secure import answer_step, check_invitation, mask
-from client.settings import read_settings
+from client.settings import SUMS_ONLY, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
@@ -30,8 +30,6 @@ Personalize = Callable[..., Personalization]
 Identify = Callable[[Config], Identity]
 # Takes the node's configuration, the plan, the layout and the vector, and returns what is sent in its place.
 Tamper = Callable[[Config, Plan, StatisticsLayout, NDArray[np.float64]], NDArray[np.float64]]
-# A node that sets this gives its vector to secure sums alone.
-SUMS_ONLY = "secure-sums-only"
 
 
 def answer(

@@ -56,6 +56,13 @@ def join(
             help="Encrypt nothing: whoever takes the disk can read samples of the search and the personal model.",
         ),
     ] = False,
+    sums_only: Annotated[
+        bool,
+        typer.Option(
+            "--sums-only",
+            help="Give this device's statistics to secure sums over several devices alone, whatever is asked for.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object on a line.")] = False,
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
@@ -71,7 +78,9 @@ def join(
     from deployment.join.vault_choice import choose_vault
 
     vault = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env, none=no_vault)
-    settings = JoinSettings(node_file=node_file, data=data, state=state, vault=vault, budget=budget)
+    settings = JoinSettings(
+        node_file=node_file, data=data, state=state, vault=vault, budget=budget, sums_only=sums_only
+    )
     run(settings, Reporter(as_json=as_json), environment=os.environ, backoff=Backoff())
 
 

@@ -1,12 +1,14 @@
 """`fedsieve serve`, for the command line. What it needs is imported inside it: `--help` is quick."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from personalization.errors import UserError
+
+SecureMode = Literal["off", "sum", "cohorts"]
 
 
 def serve(
@@ -38,6 +40,16 @@ def serve(
     strategy: Annotated[
         str, typer.Option(help="How the server makes one out of the devices' statistics; see docs/strategies.md.")
     ] = "precision-weighted-mean",
+    secure_aggregation: Annotated[
+        SecureMode,
+        typer.Option(
+            help="What the server learns in a round: the sum of all statistics alone (`sum`, from 3 devices on), "
+            "the sums of random `cohorts`, for strategies that tell vectors apart, or each device's (`off`)."
+        ),
+    ] = "sum",
+    cohort_size: Annotated[
+        int, typer.Option(help="Fewest devices of a cohort, with `--secure-aggregation cohorts`.")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on for devices; 0.0.0.0 is every IPv4 one.")] = "0.0.0.0",
     port: Annotated[int | None, typer.Option(help="Port to listen on for devices.", show_default="the fleet's")] = None,
@@ -78,6 +90,8 @@ def serve(
             probes=probes,
             final_probes=final_probes,
             strategy=strategy,
+            secure_aggregation=secure_aggregation,
+            cohort_size=cohort_size,
             seed=seed,
         ),
         make_log(Console(stderr=True)),

@@ -25,7 +25,7 @@ from strategies.secure_aggregation.settings import RoundName, SecureAggregationS
 from strategies.secure_protocol import SecureRequest, Step, read_secure_reply
 
 # What a step takes that needs no work on the device: it polls, and starts a process. Who takes longer has vanished.
-STEP_SECONDS = 120.0
+STEP_SECONDS = 600.0
 # Sends plans with a record each, by node, and returns what came back.
 AskPlans = Callable[[Mapping[int, ConfigRecord]], Outcome]
 # Puts handles into cohorts. Raises UserError if there are too few.

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from client.node_file import NodeFile, read_node_file
+from client.settings import SUMS_ONLY
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
@@ -30,13 +31,17 @@ _STOP = object()
 
 @dataclass(frozen=True, kw_only=True)
 class JoinSettings:
-    """What is asked for. data: the private images. state, vault, budget: None for the default."""
+    """What is asked for. data: the private images. state, vault, budget: None for the default.
+
+    sums_only: whether this device gives its vector to secure sums alone.
+    """
 
     node_file: Path
     data: Path
     state: Path | None = None
     vault: VaultChoice | None = None
     budget: float | None = None
+    sums_only: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
@@ -94,6 +99,7 @@ def _prepare(
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
         **vault.node_config(),
+        **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),
     }
     supernode = SuperNodeSettings(

@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from deployment.enrolment_key import ENROLMENT
 from personalization.errors import UserError
-from server.settings import ConfigValue, ServerSettings, read_settings
+from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SHORTEST = timedelta(seconds=10)
@@ -41,6 +42,8 @@ class ServeSettings:
     probes: int = 6
     final_probes: int = 0
     strategy: str = "precision-weighted-mean"
+    secure_aggregation: SecureMode = ServerSettings.secure_aggregation
+    cohort_size: int = ServerSettings.cohort_size
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +82,9 @@ class ServeSettings:
             "journal-dir": str(self.journal_dir),
             "extend": True,
             "signing-key-file": str(self.fleet / "signing-key.json"),
+            "secure-aggregation": self.secure_aggregation,
+            "cohort-size": self.cohort_size,
+            "enrolment-file": str(self.fleet / ENROLMENT),
             "seed": self.seed,
             "model": self.model,
             "budget": self.budget,

@@ -97,8 +97,10 @@ def scenario(folder: Path, processes: list[subprocess.Popen[bytes]]) -> Seen:
     return seen
 
 
-def supernode(fleet: Path, name: str, folder: Path, port: int, *, file: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a device as its operator would, with what its node file holds."""
+def supernode(
+    fleet: Path, name: str, folder: Path, port: int, *, file: Path | None = None, more: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start a device as its operator would, with what its node file holds. more: of its node configuration."""
     file, own = file or fleet / "nodes" / f"{name}.json", folder / name
     node = read_node_file(file)
     own.mkdir()
@@ -106,7 +108,7 @@ def supernode(fleet: Path, name: str, folder: Path, port: int, *, file: Path | N
     (own / "key").chmod(0o600)
     (own / "ca.crt").write_bytes((fleet / "authority.crt").read_bytes())
     write_images(own / "data")
-    config = f'data-dir="{own}/data" state-dir="{own}/state" node-file="{file}"'
+    config = f'data-dir="{own}/data" state-dir="{own}/state" node-file="{file}" {more}'
     scripts = sysconfig.get_path("scripts")
     environment = {
         "FLWR_HOME": str(own / "flower"),
