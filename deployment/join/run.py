@@ -93,6 +93,7 @@ def _prepare(
         "data-dir": str(data),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
+        "client-name": node.name,
         **vault.node_config(),
         **({} if settings.budget is None else {"budget": settings.budget}),
     }
