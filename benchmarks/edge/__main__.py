@@ -25,7 +25,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+        signal.signal(number, _interrupt)
 
     from benchmarks.edge.commands import EdgeError
     from benchmarks.edge.run import run_edge
@@ -43,7 +44,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except EdgeError as error:
+    except (EdgeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

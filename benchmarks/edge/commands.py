@@ -76,6 +76,7 @@ class Commands:
 
     logs: Path
     _token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _stopped: bool = False
 
     def __enter__(self) -> "Commands":
         """Start with nothing running."""
@@ -84,7 +85,16 @@ class Commands:
 
     def __exit__(self, *_: object) -> None:
         """End whatever still runs, however this ends."""
-        end_marked(f"{_ALL}={self._token}")
+        self.stop()
+
+    def stop(self) -> None:
+        """End whatever still runs, and start nothing more."""
+        self._stopped = True
+        try:
+            end_marked(f"{_ALL}={self._token}")
+        except KeyboardInterrupt:  # a second Ctrl-C does not leave them running
+            end_marked(f"{_ALL}={self._token}", patience=0.0)
+            raise
 
     def left(self) -> list[int]:
         """Return the ids of the processes that run."""
@@ -110,6 +120,8 @@ class Commands:
 
     def ask(self, *arguments: object, environment: Mapping[str, str] | None = None) -> Any:
         """Run a command with `--json` to its end and return what it prints. Raises EdgeError with its last line."""
+        if self._stopped:
+            raise EdgeError(f"fedsieve {arguments[0]}: not begun, since everything ends")
         done = subprocess.run(
             _command((*arguments, "--json")),
             cwd=ROOT,

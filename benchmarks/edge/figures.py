@@ -25,7 +25,11 @@ _AT_A_TIME = 2
 def device_rows(devices: Sequence[Device], backbone: Backbone, commands: Commands) -> list[Row]:
     """Return a row for each device: see `_row`. Raises EdgeError if a command fails."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        rows = list(pool.map(lambda device: _row(device, commands), devices))
+        try:
+            rows = list(pool.map(lambda device: _row(device, commands), devices))
+        except BaseException:  # the threads would see their devices through first
+            commands.stop()
+            raise
     for device, row in zip(devices, rows, strict=True):
         row["dense_accuracy"] = device.accuracy(_dense_classes(device.tests, backbone))
     return rows

@@ -64,6 +64,10 @@ def missed_plans(rows: list[Row], rounds: int) -> dict[str, frozenset[int]]:
 
 def check(journal: Journal, simulated: Replay, rows: list[Row]) -> None:
     """Raise EdgeError unless the deployed fleet ended with what the simulated one did."""
+    for record in journal.rounds:
+        late = sum(record["round"] in row["plans"] for row in rows) - record["clients_replied"]
+        if late:
+            raise EdgeError(f"round {record['round']}: {late} answers came too late; this machine is too busy for that")
     found = differences(journal, simulated.journal)
     found += [
         f"personal model of {row['device']}"

@@ -25,7 +25,7 @@ class EdgeSettings:
     samples: int = 200
     budget: float = 0.5
     probes: int = 6
-    deadline: float = 60.0
+    deadline: float = 90.0
     kill_device_in: int | None = 2
     kill_server_in: int | None = 3
     seed: int = 0

@@ -102,11 +102,18 @@ def test_two_fleets_differ_in_what_they_learned_planned_or_lost():
 
 
 def test_a_personal_model_that_differs_is_named():
-    rows = [{"device": "hall", "weights_sha256": "ab", "plans": [1, 3]}]
-    assert missed_plans(rows, 2) == {"hall": frozenset({2})}
-    check(journal(), Replay(journal(), {"hall": SimpleNamespace(weights_sha256="ab")}), rows)
-    with pytest.raises(EdgeError, match="personal model of hall"):
-        check(journal(), Replay(journal(), {"hall": SimpleNamespace(weights_sha256="cd")}), rows)
+    rows = [
+        {"device": name, "weights_sha256": "ab", "plans": plans} for name, plans in (("hall", [1, 3]), ("den", [1]))
+    ]
+    assert missed_plans(rows, 2) == {"hall": frozenset({2}), "den": frozenset({2, 3})}
+    same = SimpleNamespace(weights_sha256="ab")
+    check(journal(), Replay(journal(), {"hall": same, "den": same}), rows)
+    with pytest.raises(EdgeError, match=r"personal model of hall$"):
+        check(journal(), Replay(journal(), {"hall": SimpleNamespace(weights_sha256="cd"), "den": same}), rows)
+    slow = journal()
+    slow.rounds[0]["clients_replied"] = 1
+    with pytest.raises(EdgeError, match="round 1: 1 answers came too late"):
+        check(slow, Replay(journal(), {}), rows)
 
 
 def test_a_command_that_fails_is_told_in_one_line(tmp_path):
@@ -132,6 +139,8 @@ def test_a_part_is_killed_whole_and_nothing_outlives_the_commands(tmp_path, monk
             wait_for("more", lambda: False, other, seconds=0)
         assert commands.start("one").log.name == "one-2.log"
     assert commands.left() == []
+    with pytest.raises(EdgeError, match="not begun"):
+        commands.ask("predict")
 
 
 def test_events_are_counted_among_other_output(tmp_path, monkeypatch):
