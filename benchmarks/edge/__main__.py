@@ -55,7 +55,8 @@ def main() -> int:
     if arguments.json:
         print(text)
     else:
-        Console().print(device_table(report), "\n".join(summary_lines(report)), highlight=False)
+        Console().print(device_table(report), highlight=False)
+        print(*summary_lines(report), sep="\n")
         print(f"{arguments.out / 'edge.json'}: the same as numbers; the logs are in {arguments.out / 'log'}")
     return 0
 

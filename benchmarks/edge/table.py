@@ -12,8 +12,8 @@ def device_table(report: dict[str, Any]) -> Table:
     """Return a row for each device; `report` is what `run_edge` returns."""
     table = Table(title="devices", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("device", no_wrap=True)
-    for name in ("dense", "personal", "exported", "kept", "size", "exported size", "rounds", "killed, back after"):
-        table.add_column(name, justify="right")
+    for name in ("dense", "personal", "exported", "kept", "size", "int8", "rounds", "back in"):
+        table.add_column(name, justify="right", no_wrap=True)
     rounds = report["totals"]["rounds"]
     for row in report["devices"]:
         back = row["back_seconds"]
@@ -23,7 +23,7 @@ def device_table(report: dict[str, Any]) -> Table:
             format_figure(row["weights_kept"], "share"),
             format_bytes(row["bytes"]),
             format_bytes(row["exported_bytes"]),
-            f"{row['rounds']} of {rounds}",
+            f"{row['rounds']}/{rounds}",
             "-" if back is None else f"{back:.0f} s",
         )
     return table

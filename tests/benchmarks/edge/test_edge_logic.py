@@ -166,7 +166,7 @@ def test_the_table_shows_every_device_and_the_servers_return():
     console = Console(width=150, record=True)
     console.print(device_table(report), "\n".join(summary_lines(report)))
     text = console.export_text()
-    for words in ("hall", "96.0 %", "95.5 %", "2 of 3", "61 s", "390 kB", "ready again after 4 s", "5 MB down"):
+    for words in ("hall", "96.0 %", "95.5 %", "2/3", "61 s", "390 kB", "ready again after 4 s", "5 MB down"):
         assert words in text
     report["server"]["ready_seconds"] = None
     assert not any("killed" in line for line in summary_lines(report))
@@ -178,13 +178,13 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not list((tmp_path / "edge" / "log").glob("server-*.log")):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
