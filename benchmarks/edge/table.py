@@ -10,7 +10,7 @@ from simulations.report.units import format_bytes, format_figure
 
 def device_table(report: dict[str, Any]) -> Table:
     """Return a row for each device; `report` is what `run_edge` returns."""
-    table = Table(title="devices", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="devices", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("device", no_wrap=True)
     for name in ("dense", "personal", "exported", "kept", "size", "int8", "rounds", "back in"):
         table.add_column(name, justify="right", no_wrap=True)
