@@ -1,4 +1,4 @@
-# make simulate | test | lint | bench: each makes .venv first (Python 3.11 or later, network access to the package index).
+# make simulate | test | lint | bench | faults: each makes .venv first (Python 3.11 or later, network access to the package index).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate test lint bench setup browser picture constraints clean
+.PHONY: simulate test lint bench faults setup browser picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
@@ -29,12 +29,16 @@ lint: $(READY)
 
 bench: $(READY)
 	@set -e; for file in benchmarks/*.py; do \
-		case $$file in */__init__.py|*/_*) continue;; esac; \
+		case $$file in */__init__.py|*/_*|*/faults.py) continue;; esac; \
 		name=$$(basename $$file .py); \
 		grep -q '__main__' $$file || continue; \
 		echo "python -m benchmarks.$$name"; \
 		$(BIN)/python -m benchmarks.$$name; \
 	done
+
+# An hour: what docs/faults.md shows. Interrupted, it goes on.
+faults: $(READY)
+	$(BIN)/python -m benchmarks.faults
 
 setup: $(READY)
 
