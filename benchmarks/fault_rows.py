@@ -72,7 +72,7 @@ def full_device(fleet: FaultFleet, watch: Watch) -> Seconds:
     """Fill the disk that holds a device's state, let rounds come, and make room again."""
     filler = fleet.state(HIT) / "filler"
     fill(filler)
-    fleet.wait(lambda: any(event["event"] == "failed" for event in watch.events(HIT)), "the device to notice")
+    fleet.wait(lambda: any(event["event"] == "disk" for event in watch.events(HIT)), "the device to notice")
     time.sleep(FULL_SECONDS)
     filler.unlink()
     watch.restart_clock()

@@ -98,7 +98,7 @@ class Watch:
             elif "carries out no runs" in line:
                 parts.append("SuperLink carries out no runs")
         for name in DEVICES:
-            telling = ("clock", "disconnected", "failed", "reconnected", "restarting", "unreachable", "other")
+            telling = ("clock", "disconnected", "disk", "failed", "reconnected", "restarting", "unreachable", "other")
             words = [_word(event) for event in self.events(name) if event["event"] in telling]
             if words:
                 parts.append(f"{name}: {', '.join(_counted(words))}")
