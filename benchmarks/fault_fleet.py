@@ -42,7 +42,7 @@ class FleetOptions:
     """deadline: seconds of a round. probes: of a round. small_disks: bytes of the file systems (tmpfs, needs root) that
     hold the state of the device that is hit and of the server; None puts them on the ordinary disk."""
 
-    deadline: float = 90.0
+    deadline: float = 40.0
     probes: int = 3
     small_disks: tuple[int, int] | None = None
 

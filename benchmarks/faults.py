@@ -27,7 +27,7 @@ from personalization.prediction import predict_images
 
 # Bytes of the small disks: a device's state takes 2 MB of it, the server's 8 MB and some for every run.
 SMALL_DISKS = (8 << 20, 96 << 20)
-_FIRST_ROUNDS = 2
+_START_SECONDS = 600.0
 _OUT = Path("runs/faults.json")
 _COLUMNS = ("fault", "phase", "seen", "next round, s", "every device, s", "lost")
 Record = dict[str, Any]
@@ -36,9 +36,9 @@ Record = dict[str, Any]
 class Lane:
     """Works on faults one after the other, on one fleet as long as it recovers."""
 
-    def __init__(self, console: Console) -> None:
-        """console: for the progress."""
-        self._console, self._folder = console, Path()
+    def __init__(self, console: Console, *, deadline: float) -> None:
+        """console: for the progress. deadline: seconds of a round."""
+        self._console, self._deadline, self._folder = console, deadline, Path()
         self._fleet: FaultFleet | None = None
 
     def run(self, fault: Fault) -> Record | None:
@@ -91,10 +91,13 @@ class Lane:
     def _ready(self) -> FaultFleet:
         if self._fleet is None:
             self._folder = Path(tempfile.mkdtemp(prefix="faults-"))
-            options = FleetOptions(small_disks=SMALL_DISKS if os.geteuid() == 0 else None)
+            disks = SMALL_DISKS if os.geteuid() == 0 else None
+            options = FleetOptions(deadline=self._deadline, small_disks=disks)
             self._fleet = FaultFleet(self._folder, options)
             self._fleet.start()
-            self._fleet.wait(lambda: len(self._rounds()) >= _FIRST_ROUNDS and complete(self._rounds()[-1]), "rounds")
+            self._fleet.wait(
+                lambda: any(map(complete, self._rounds())), "a round with every device", patience=_START_SECONDS
+            )
         return self._fleet
 
     def _rounds(self) -> list[Record]:
@@ -108,17 +111,16 @@ def _predict(fleet: FaultFleet, watch: Watch) -> None:
         watch.broken.append("predictions are missing")
 
 
-def run_all(faults: Sequence[Fault], out: Path, *, fleets: int, console: Console) -> dict[str, Record]:
+def run_all(faults: Sequence[Fault], out: Path, *, fleets: int, deadline: float, console: Console) -> dict[str, Record]:
     """Return what came of each fault, by name; those that `out` holds already are not tried again."""
     done: dict[str, Record] = json.loads(out.read_bytes()) if out.exists() else {}
     left: queue.SimpleQueue[Fault] = queue.SimpleQueue()
     for fault in faults:
         if fault.name not in done:
             left.put(fault)
-    lock = threading.Lock()
+    lock, lanes = threading.Lock(), [Lane(console, deadline=deadline) for _ in range(fleets)]
 
-    def work() -> None:
-        lane = Lane(console)
+    def work(lane: Lane) -> None:
         try:
             while True:
                 record = lane.run(fault := left.get_nowait())
@@ -134,11 +136,16 @@ def run_all(faults: Sequence[Fault], out: Path, *, fleets: int, console: Console
         finally:
             lane.close()
 
-    threads = [threading.Thread(target=work) for _ in range(fleets)]
+    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in lanes]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        for lane in lanes:
+            lane.close()
+        raise SystemExit(130) from None
     return done
 
 
@@ -157,12 +164,21 @@ def table(done: dict[str, Record]) -> str:
         lines.append(f"| {fault.title} | {record.get('seen', '')} | {' | '.join(both)} | {lost} |")
     missing = [fault.name for fault in FAULTS if fault.name not in done]
     failed = [name for name, record in done.items() if record["broken"]]
-    lines += ["", f"{len(FAULTS) - len(missing)} of {len(FAULTS)} faults tried, {len(failed)} failed."]
-    lines.append(f"Personal models were read {sum(r.get('reads', 0) for r in done.values()):,} times meanwhile.")
-    lines += [f"Does not run then: {process} in {phase}." for process, phase in sorted(ABSENT)]
-    if missing:
-        lines.append(f"Not tried: {', '.join(missing)}.")
+    lines.append("")
+    lines.append(f"- {len(FAULTS) - len(missing)} of {len(FAULTS)} faults tried, {len(failed)} failed.")
+    lines.append(f"- Personal models were read {sum(r.get('reads', 0) for r in done.values()):,} times meanwhile.")
+    lines += [f"- Does not run then: {process} in {phase}." for process, phase in sorted(ABSENT)]
+    lines += [f"- Not tried: {line}." for line in _grouped(missing)]
     return "\n".join(lines)
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """Return names such as kill-proxy-upload as lines, one for all phases in which a process is hit in the same way."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        way, _, phase = name.rpartition("-") if name.startswith(("kill-", "term-")) else (name, "", "")
+        groups.setdefault(way, []).append(phase)
+    return [f"{way} in {', '.join(phases)}" if all(phases) else way for way, phases in groups.items()]
 
 
 def main() -> None:
@@ -172,6 +188,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="Print the names of all faults and end.")
     parser.add_argument("--json", type=Path, default=_OUT, help=f"File that keeps the results ({_OUT}).")
     parser.add_argument("--fleets", type=int, default=1, help="Fleets at once, each of some 10 processes (1).")
+    parser.add_argument("--deadline", type=float, default=40.0, help="Seconds of a round; more on a busy machine (40).")
     given = parser.parse_args()
     if given.list:
         print("\n".join(fault.name for fault in FAULTS))
@@ -180,7 +197,8 @@ def main() -> None:
     if unknown := set(names) - {fault.name for fault in FAULTS}:
         parser.error(f"no fault is called {', '.join(sorted(unknown))}; --list names them")
     chosen = [fault for fault in FAULTS if fault.name in names]
-    print(table(run_all(chosen, given.json, fleets=given.fleets, console=Console(stderr=True))))
+    console = Console(stderr=True)
+    print(table(run_all(chosen, given.json, fleets=given.fleets, deadline=given.deadline, console=console)))
 
 
 if __name__ == "__main__":

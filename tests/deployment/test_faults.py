@@ -65,7 +65,7 @@ def seen(tmp_path_factory) -> Seen:
 
 
 def scenario(fleet: FaultFleet, seen: Seen) -> None:
-    fleet.wait(lambda: any(map(complete, fleet.rounds())), "the first round")
+    fleet.wait(lambda: any(map(complete, fleet.rounds())), "the first round", patience=600)
     watch = Watch(fleet)
     watch.begin()
     try:
