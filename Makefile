@@ -1,4 +1,4 @@
-# make simulate | edge | test | lint | bench: each makes .venv first (Python 3.11 or later, network access to the package index).
+# make simulate | edge | test | lint | bench | faults: each makes .venv first (Python 3.11 or later, and the package index).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate edge test lint bench setup browser proxy picture constraints clean
+.PHONY: simulate edge test lint bench faults setup browser proxy picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
@@ -35,13 +35,17 @@ lint: $(READY)
 # All of them, whatever one of them finds; those that missed a target are named at the end.
 bench: $(READY)
 	@missed=; for file in benchmarks/*.py; do \
-		case $$file in */__init__.py|*/_*) continue;; esac; \
+		case $$file in */__init__.py|*/_*|*/faults.py) continue;; esac; \
 		name=$$(basename $$file .py); \
 		grep -q '__main__' $$file || continue; \
 		echo "python -m benchmarks.$$name"; \
 		$(BIN)/python -m benchmarks.$$name || missed="$$missed $$name"; \
 	done; \
 	[ -z "$$missed" ] || { echo "missed a target, or failed:$$missed"; exit 1; }
+
+# An hour: what docs/faults.md shows. Interrupted, it goes on.
+faults: $(READY)
+	$(BIN)/python -m benchmarks.faults
 
 setup: $(READY)
 
