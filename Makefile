@@ -1,4 +1,4 @@
-# make simulate | test | lint | bench: each makes .venv first (Python 3.11 or later, network access to the package index).
+# make simulate | edge | test | lint | bench | faults: each makes .venv first (Python 3.11 or later, and the package index).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,11 +13,16 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate test lint bench setup browser picture constraints clean
+.PHONY: simulate edge test lint bench faults setup browser proxy picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
 	$(BIN)/fedsieve simulate --out runs/simulate
+
+# Server, proxy and four devices on this machine, with a device and the server killed on the way: docs/edge.md.
+edge: $(READY) proxy
+	rm -rf runs/edge
+	$(BIN)/python -m benchmarks.edge --out runs/edge
 
 test: lint
 	$(BIN)/python -m pytest
@@ -27,14 +32,20 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# All of them, whatever one of them finds; those that missed a target are named at the end.
 bench: $(READY)
-	@set -e; for file in benchmarks/*.py; do \
-		case $$file in */__init__.py|*/_*) continue;; esac; \
+	@missed=; for file in benchmarks/*.py; do \
+		case $$file in */__init__.py|*/_*|*/faults.py) continue;; esac; \
 		name=$$(basename $$file .py); \
 		grep -q '__main__' $$file || continue; \
 		echo "python -m benchmarks.$$name"; \
-		$(BIN)/python -m benchmarks.$$name; \
-	done
+		$(BIN)/python -m benchmarks.$$name || missed="$$missed $$name"; \
+	done; \
+	[ -z "$$missed" ] || { echo "missed a target, or failed:$$missed"; exit 1; }
+
+# An hour: what docs/faults.md shows. Interrupted, it goes on.
+faults: $(READY)
+	$(BIN)/python -m benchmarks.faults
 
 setup: $(READY)
 
@@ -45,6 +56,14 @@ browser:
 	[ "$$(id -u)" = 0 ] || { echo "error: only root can install packages: sudo make browser"; exit 2; }; \
 	apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver
+
+# nginx, the reverse proxy of `fedsieve serve`: Debian's package, where it is missing.
+proxy:
+	@if PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null; then exit 0; fi; \
+	command -v apt-get >/dev/null || { echo "error: no apt-get here; install nginx yourself"; exit 2; }; \
+	[ "$$(id -u)" = 0 ] || { echo "error: only root can install packages: sudo make proxy"; exit 2; }; \
+	apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light
 
 picture: $(READY)
 	$(BIN)/python -m simulations.report.picture runs/simulate/report.json docs/images/simulate.svg

@@ -358,7 +358,9 @@ def personalize(
 
 @app.command()
 def export(
-    model_folder: Annotated[Path, typer.Argument(help="Folder of a personal model.")],
+    model_folder: Annotated[
+        Path, typer.Argument(help="Folder of a personal model, or the state of a node that joined.")
+    ],
     data: Annotated[
         Path, typer.Option(help="This device's images, to check the export on: a folder, or class folders.")
     ],
@@ -370,15 +372,34 @@ def export(
             "`none` exports 32-bit numbers."
         ),
     ] = "dynamic",
+    vault_key_file: KeyFileOption = None,
+    vault_keyring: KeyringOption = None,
+    vault_env: KeyEnvironmentOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a personal model to ONNX, for devices without torch; checked against torch on the device's own images."""
+    """Export a personal model to ONNX, for devices without torch; checked against torch on the device's own images.
+
+    A state that is encrypted is opened with the key that it was last joined with; what is exported is not encrypted.
+    """
+    from deployment.join.layout import is_state
     from personalization.device.manifest import Precision
-    from personalization.export import export_personal_model
     from simulations.report.device import export_table
 
     precisions: dict[str, Precision] = {"none": "fp32", "dynamic": "int8-dynamic", "static": "int8-static"}
-    manifest = export_personal_model(model_folder, data, out, precision=precisions[int8])
+    precision = precisions[int8]
+    if is_state(model_folder):
+        from deployment.join.stored import export_from_state
+        from deployment.join.vault_choice import choose_vault
+
+        choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
+        manifest = export_from_state(
+            model_folder, data, out, precision=precision, choice=choice, environment=os.environ
+        )
+    else:
+        from personalization.export import export_personal_model
+
+        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        manifest = export_personal_model(model_folder, data, out, precision=precision)
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
     else:
@@ -411,20 +432,22 @@ def predict(
 
         choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
         predictions = predict_from_state(model_folder, images, choice, os.environ)
-    elif vault_key_file or vault_keyring or vault_env:
-        raise UserError(f"{model_folder}: not the state of a node, so there is no key; leave out the --vault options")
-    elif exported:
-        from personalization.device.predict import predict_files
-
-        predictions = predict_files(model_folder, images)
     else:
-        from simulations.device import predict_files
-
+        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        if exported:
+            from personalization.device.predict import predict_files
+        else:
+            from simulations.device import predict_files
         predictions = predict_files(model_folder, images)
     if as_json:
         typer.echo(json.dumps(predictions, indent=2))
     else:
         Console().print(predictions_table(predictions))
+
+
+def _refuse_key(folder: Path, *options: Path | str | bool | None) -> None:
+    if any(options):
+        raise UserError(f"{folder}: not the state of a node, so there is no key; leave out the --vault options")
 
 
 app.command()(enroll)

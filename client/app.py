@@ -72,9 +72,13 @@ def _with_config(config: Mapping[str, ConfigValue]) -> Callable[[Message, Contex
 
 
 def _client_name(context: Context) -> str:
-    """Return what tells this client's random numbers from another's."""
+    """Return what tells this client's random numbers from another's, the same in every run.
+
+    A deployed node has the name of its node file, a simulated one its partition; a simulation that is to repeat what a
+    deployed fleet did gives its clients the same names. Flower's own number is drawn anew with every registration.
+    """
     own: Config = context.node_config
-    return str(own.get("partition-id", context.node_id))
+    return str(own.get("client-name") or own.get("partition-id", context.node_id))
 
 
 app = make_app()

@@ -43,7 +43,7 @@ def next_steps(found: dict[str, Any]) -> list[str]:
             "next: carry each file below to its device over a channel that you trust, and remove it here; "
             "it holds the device's key",
             *(f"  {node['file']}" + _changed(node, found) for node in waiting),
-            "      there it stays readable by its user only (chmod 600); docs/edge.md says what takes it",
+            "      there, readable by its user only (chmod 600):  fedsieve join FILE --data IMAGES",
         ]
     return lines
 

@@ -32,15 +32,22 @@ _BATCH = 64
 
 
 def export_personal_model(personal: Path, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
-    """Export the personal model in `personal` to `out`, checked on the client's images in `data`.
+    """Export the personal model in the folder `personal`, as `export_loaded_model` does. Raises UserError likewise."""
+    _check_folder(out)
+    return export_loaded_model(load_personal_model(personal), data, out, precision=precision, source=str(personal))
 
-    data: a folder of images, class folders, or an .npz file. Returns the manifest that was written. Raises UserError if
-    the model, an image or the folder is not what it should be, or the export is too far from torch; an export that was
-    in `out` before is then kept.
+
+def export_loaded_model(
+    loaded: LoadedPersonalModel, data: Path, out: Path, *, precision: Precision, source: str
+) -> DeviceManifest:
+    """Export a personal model to `out`, checked on the client's images in `data`.
+
+    data: a folder of images, class folders, or an .npz file. source: names the model in errors. Returns the manifest
+    that was written. Raises UserError if the model, an image or the folder is not what it should be, or the export is
+    too far from torch; an export that was in `out` before is then kept.
     """
     _check_folder(out)
-    loaded = load_personal_model(personal)
-    preprocessing = _preprocessing(loaded, personal)
+    preprocessing = _preprocessing(loaded, source)
     labels = loaded.manifest.labels
     pixels = pixel_array(load_images(data, labels=labels, preprocessing=preprocessing).images, preprocessing)
     graph = quantized(export_graph(loaded.model, preprocessing), precision, pixels).SerializeToString()
@@ -95,10 +102,10 @@ def torch_logits(model: torch.nn.Module, pixels: NDArray[np.float32]) -> NDArray
     return np.concatenate([model(pixel_values=part).logits.numpy() for part in parts])
 
 
-def _preprocessing(loaded: LoadedPersonalModel, folder: Path) -> ImagePreprocessing:
+def _preprocessing(loaded: LoadedPersonalModel, source: str) -> ImagePreprocessing:
     manifest = loaded.manifest
     if manifest.preprocessing is None or not manifest.labels:
-        raise UserError(f"{folder}: not an image classifier; export takes personal models of images")
+        raise UserError(f"{source}: not an image classifier; export takes personal models of images")
     return ImagePreprocessing.from_dict(manifest.preprocessing)
 
 

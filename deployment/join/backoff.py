@@ -21,9 +21,10 @@ class Backoff:
         self._uniform = uniform or random.SystemRandom().random
         self._bound = first
 
-    def next(self) -> float:
-        """Return the next wait in seconds."""
-        bound, self._bound = self._bound, min(2 * self._bound, self._longest)
+    def next(self, *, longest: float | None = None) -> float:
+        """Return the next wait in seconds. longest: of this one, where what is waited for ends at a known time."""
+        bound = self._bound if longest is None else min(self._bound, longest)
+        self._bound = min(2 * bound, self._longest)
         return bound * (1 - 0.5 * self._uniform())
 
     def reset(self) -> None:

@@ -17,10 +17,10 @@ from cryptography.exceptions import InvalidSignature
 from client.node_file import NodeFile
 from deployment.certificates import check_server, utc_now
 from deployment.fleet import parse_address
+from deployment.serve.nginx import FLOWER_HEADER
 from personalization.errors import UserError
 
 TIMEOUT_SECONDS = 10.0
-FLOWER_HEADER = "X-Fedsieve-Flower"
 # flwr 1.41 takes a node's signature that is between 305 seconds old and 5 seconds from the future; a margin is left
 # for the answer's way and its header, which counts whole seconds.
 _AHEAD_SECONDS, _BEHIND_SECONDS = 4.0, 300.0

@@ -11,6 +11,8 @@ from personalization.errors import UserError
 # A server takes a node that vanished for connected until two heartbeats (30 s each) are missing, and admits no second
 # one in its place before. So a refusal says something only afterwards, or to a node that it did not take for connected.
 STILL_ONLINE_SECONDS = 75.0
+# The longest wait between two tries meanwhile: it is known that the time until the next one is short.
+READMISSION_SECONDS = 6.0
 
 
 class Admission:

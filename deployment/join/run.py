@@ -16,7 +16,7 @@ from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
 from deployment.join.connection import Answer, ask_server, own_flower
-from deployment.join.ending import Admission, explain_end
+from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end
 from deployment.join.flower_log import Said, Sign
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
@@ -98,6 +98,7 @@ def _prepare(
         "data-dir": str(data),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
+        "client-name": node.name,
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),
@@ -167,9 +168,7 @@ class _Loop:
         self._drain()
         if self._stopping:
             return None
-        wait = self._backoff.next()
-        self._ended(node, last if code is None else code, wait)
-        return wait
+        return self._ended(node, last if code is None else code)
 
     def _accompany(self, node: SuperNode) -> int | None:
         """Pass on what happens until the process ends, whose exit code is returned, or this one is told to end."""
@@ -178,14 +177,15 @@ class _Loop:
             self._look()
         return node.poll()
 
-    def _ended(self, node: SuperNode, code: int, wait: float) -> None:
-        online = self._owner.online
+    def _ended(self, node: SuperNode, code: int) -> float:
+        """Say why a SuperNode ended on its own; return the seconds to wait before the next. Raises UserError."""
+        online, words = self._owner.online, node.last_words()
         if code == 0:  # it had the time to say goodbye
             self._note_online(False)
-        end = explain_end(
-            node.last_words(), code, node=self._ready.node, online=online and code != 0, admission=self._admission
-        )
+        end = explain_end(words, code, node=self._ready.node, online=online and code != 0, admission=self._admission)
+        wait = self._backoff.next(longest=READMISSION_SECONDS if words.refused else None)
         self._report.tell("restarting", f"{end}; again in {wait:.0f} s", exit_code=code, seconds=round(wait, 1))
+        return wait
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A node's state from the command line: predictions with its personal model, its vault, a change of its key."""
+"""A node's state from the command line: predictions with its personal model, its export, its vault, a change of key."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from deployment.join.layout import is_state
 from deployment.join.places import Places, remembered_vault
 from deployment.join.vault_choice import VaultChoice, open_state
 from personalization.codes import ClientError
+from personalization.device.manifest import DeviceManifest, Precision
 from personalization.errors import UserError
 
 
@@ -40,6 +41,26 @@ def predict_from_state(
 
     state, _ = open_stored(folder, choice, environment)
     return predict_images(load_model(state), images, source=str(folder))
+
+
+def export_from_state(
+    folder: Path,
+    data: Path,
+    out: Path,
+    *,
+    precision: Precision,
+    choice: VaultChoice | None,
+    environment: Mapping[str, str],
+) -> DeviceManifest:
+    """Export the newest personal model in a state that is whole, checked on the images in `data`, to `out`.
+
+    What is exported is not encrypted. Needs no lock. Raises UserError.
+    """
+    from client.model import load_model
+    from personalization.export import export_loaded_model
+
+    state, _ = open_stored(folder, choice, environment)
+    return export_loaded_model(load_model(state), data, out, precision=precision, source=str(folder))
 
 
 def describe_vault(folder: Path, choice: VaultChoice | None, environment: Mapping[str, str]) -> dict[str, Any]:

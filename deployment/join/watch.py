@@ -1,6 +1,8 @@
 """What happens in a node's state, as events: plans that came, personal models that were made, failures."""
 
+import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from personalization.codes import ClientError
 from personalization.errors import UserError
 
 _ERROR = "last_error.json"
+# With less than this nothing of a plan can be kept, not even why it failed.
+_LITTLE_ROOM_BYTES = 1 << 20
 Stamp = tuple[int, int] | None
 
 
@@ -33,6 +37,7 @@ class StateWatcher:
         self._stamps = self._read_stamps()
         self._plan, self._rounds = self._read_state()
         self._failed = _stamp(folder / _ERROR)
+        self._full = False
 
     def news(self) -> Iterator[Event]:
         """Return what happened since the last call. Raises UserError, once a change, if the state no longer opens."""
@@ -50,6 +55,7 @@ class StateWatcher:
         if failed != self._failed:
             self._failed = failed
             yield from self._failure()
+        yield from self._room()
 
     def _read_stamps(self) -> tuple[Stamp, ...]:
         files = [self._folder / RECORD, self._folder / VERSION, *(self._folder / VAULT / name for name in COPIES)]
@@ -62,6 +68,15 @@ class StateWatcher:
             return state.last_plan()[0], rounds
         except (ClientError, OSError) as error:
             raise UserError(f"{self._folder}: cannot be read just now ({error})") from error
+
+    def _room(self) -> Iterator[Event]:
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self._folder).free
+            if (free < _LITTLE_ROOM_BYTES) != self._full:
+                self._full = not self._full
+                line = f"{free >> 10:,} KB are free on the disk of {self._folder}"
+                told = f"warning: {line}; no plan can be taken until there is more" if self._full else f"{line} again"
+                yield Event("disk", told, {"free": free})
 
     def _failure(self) -> Iterator[Event]:
         try:

@@ -4,6 +4,7 @@ import os
 import pwd
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 from deployment.fleet import AUTHORITY, SERVER, SERVER_KEY
@@ -53,6 +54,7 @@ def proxy(settings: ServeSettings, state: StateFolder) -> Supervised:
         host=settings.host,
         port=settings.port,
         superlink_port=settings.superlink_port,
+        flower=version("flwr"),
         # A master that is root gives its workers to another account, which could not read the state folder.
         user=pwd.getpwuid(0).pw_name if os.geteuid() == 0 else None,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from deployment.fleet import AUTHORITY, SERVER, SERVER_KEY, format_address
 from personalization.errors import UserError
 
+# Two versions of Flower may not understand each other: a device compares this with its own before it joins.
+FLOWER_HEADER = "X-Fedsieve-Flower"
 TEMPORARY = ("body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -15,7 +17,8 @@ TEMPORARY = ("body", "proxy", "fastcgi", "uwsgi", "scgi")
 class Proxy:
     """folder: for the process id and temporary files. fleet: folder of the certificates. host, port: public address.
 
-    superlink_port: where the SuperLink listens on loopback. user: the account of the workers, if the master is root.
+    superlink_port: where the SuperLink listens on loopback. flower: its version, which devices are told. user: the
+    account of the workers, if the master is root.
     """
 
     folder: Path
@@ -23,6 +26,7 @@ class Proxy:
     host: str
     port: int
     superlink_port: int
+    flower: str
     user: str | None = None
 
 
@@ -96,6 +100,7 @@ http {{
     server {{
         listen {format_address(proxy.host, proxy.port)} ssl;
         server_name _;
+        add_header {FLOWER_HEADER} {proxy.flower} always;
 
         # The request as it was sent, before dots, doubled slashes and %-codes in it are resolved.
         if ($request_uri !~ "^/v1/fleet/[a-z-]+$") {{

@@ -56,7 +56,7 @@ class Supervised:
                 stderr=log,
                 env={**os.environ, **self.environment},
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
         self._started, self._retry_at = time.monotonic(), None
 
@@ -133,6 +133,6 @@ def end_marked(marker: str, *, patience: float = 5.0) -> int:
     return len(first)
 
 
-def _end_with_parent() -> None:
-    # A server that is killed outright takes its children with it: otherwise they would hold its ports.
+def end_with_parent() -> None:
+    """Make this process end when the one that started it does, however that went: otherwise it would hold its ports."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

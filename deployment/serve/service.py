@@ -87,11 +87,14 @@ class Service:
         """Start the processes and keep the fleet going; return the exit code. Raises UserError if one can't start."""
         self._warn_of_expiry()
         self._write("starting")
-        for name in (SUPERLINK, STATUS, PROXY):
+        for name in (SUPERLINK, STATUS):
             if name in self._children:
                 self._children[name].start()
         self._await_superlink()
-        self._await_proxy()
+        if not self._stop.is_set():
+            # Only now: a device that is refused because it is not registered yet takes that for final.
+            self._children[PROXY].start()
+            self._await_proxy()
         if not self._stop.is_set():
             host = format_address(self._settings.host, self._settings.port)
             self._say(f"ready: devices may connect at {host}" + self._status_text())

@@ -25,18 +25,18 @@ _COUNTS = {
 
 
 def round_records(journal: Mapping[str, Any], fewest: int) -> list[dict[str, Any]]:
-    """Return one record a round, the final pass last, from a journal's `rounds` and `final`.
+    """Return one record a round, in their order, from a journal's `rounds`, `finals` and `final`.
 
     `means` are those of the clients' statistics, entropy increase in nats; None where the server learned nothing from
     the round, and, with `withheld` set, where fewer than `fewest` clients replied. probes: what a client may spend.
     """
     settings = mapping(journal.get("settings"))
-    records = [
-        _record(record, count(settings.get("probes")), fewest, final=False) for record in objects(journal.get("rounds"))
-    ]
-    if isinstance(journal.get("final"), dict):
-        records.append(_record(journal["final"], count(settings.get("final-probes")), fewest, final=True))
-    return records
+    probes, final_probes = count(settings.get("probes")), count(settings.get("final-probes"))
+    passes = [*objects(journal.get("finals")), *objects([journal.get("final")])]
+    records = [_record(record, final_probes, fewest, final=True) for record in passes]
+    records += [_record(record, probes, fewest, final=False) for record in objects(journal.get("rounds"))]
+    # A later run counts its rounds from where the last pass stood: a pass comes before the round of its number.
+    return sorted(records, key=lambda record: record["plan_version"] or 0)
 
 
 def totals(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

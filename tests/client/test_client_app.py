@@ -28,8 +28,8 @@ def load(node_config, run_config, facts: InputFacts) -> PrivateSamples:
 class Device:
     """A client app with a directory, asked by a server's backbone."""
 
-    def __init__(self, folder, *, personalize=fake_personalize):
-        self.folder, self.personalize = folder, personalize
+    def __init__(self, folder, *, personalize=fake_personalize, node_id=9, **own):
+        self.folder, self.personalize, self.node_id, self.own = folder, personalize, node_id, own
         self.backbone = GenericBackbone(make_tiny_vit(), {"labels": ["a", "b", "c"], "preprocessing": None}, 2)
 
     def plan(self, version=1, dropped=()):
@@ -44,8 +44,8 @@ class Device:
     def ask(self, content) -> Message:
         # A new app for each message, as a SuperNode starts a new process for each.
         app = make_app(load, personalize=self.personalize)
-        message = Message(content, 9, MessageType.TRAIN)
-        context = Context(1, 9, {"state-dir": str(self.folder)}, RecordDict(), {})
+        message = Message(content, self.node_id, MessageType.TRAIN)
+        context = Context(1, self.node_id, {"state-dir": str(self.folder), **self.own}, RecordDict(), {})
         return app(message_from_proto(message_to_proto(message)), context)
 
     def files(self):
@@ -67,6 +67,18 @@ def test_the_same_request_gives_the_same_reply_and_the_same_state(device):
     first, second, again = (reply.content["statistics"]["vector"] for reply in replies)
     assert second == again != first
     assert states[1] == states[2] != states[0]
+
+
+def test_a_client_with_a_name_answers_the_same_under_whatever_number_flower_gives_it(tmp_path):
+    def answer(folder, **own):
+        device = Device(tmp_path / folder, **own)
+        return device.ask(device.content(device.plan())).content["statistics"]["vector"]
+
+    hall = {"client-name": "hall"}
+    assert answer("a", node_id=9, **hall) == answer("b", node_id=12, **hall)
+    assert answer("c", node_id=9, **hall, **{"partition-id": 3}) == answer("d", node_id=9, **hall)
+    others = [answer("e", node_id=9), answer("f", node_id=12), answer("g", node_id=9, **{"client-name": "attic"})]
+    assert len({*others, answer("h", **hall)}) == 4
 
 
 def test_a_newcomer_measures_where_the_plan_asks_for_nothing_and_others_do_not(device):

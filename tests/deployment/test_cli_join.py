@@ -162,3 +162,24 @@ def test_join_refuses_the_state_of_another_fleet_and_a_lost_key(node, images, tm
     assert_refused(run("join", node, *asked, "--no-vault"), "encrypted, but no key was given")
     Path(choice.name).unlink()
     assert_refused(run("join", node, *asked, "--vault-key-file", choice.name), "key is missing; put it back")
+
+
+def test_a_state_is_exported_with_the_key_that_it_was_joined_with(tmp_path, images):
+    state, _, key = encrypted(tmp_path)
+    arguments = ("export", state, "--data", images, "--out", tmp_path / "out")
+    assert_refused(run(*arguments), "no key was given")
+    result = run(*arguments, "--vault-key-file", key, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["check"]["samples"] == 3
+    files = sorted(images.iterdir())
+    exported = json.loads(run("predict", tmp_path / "out", *files, "--json").stdout)
+    stored = json.loads(run("predict", state, *files, "--vault-key-file", key, "--json").stdout)
+    assert [p["class"] for p in exported] == [p["class"] for p in stored]
+
+
+def test_a_model_folder_has_no_key_to_export_it_with(tmp_path, images):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert_refused(
+        run("export", folder, "--data", images, "--out", tmp_path / "out", "--vault-env"), "not the state of a node"
+    )

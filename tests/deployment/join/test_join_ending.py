@@ -62,3 +62,9 @@ def test_waits_double_are_bounded_and_jittered():
     drawn = {Backoff().next() for _ in range(20)}
     assert len(drawn) > 1
     assert all(0.5 < wait <= 1 for wait in drawn)
+
+
+def test_one_wait_can_be_kept_short_and_the_next_goes_on_from_there():
+    waits = Backoff(uniform=lambda: 0.0)
+    assert [waits.next(longest=6.0) for _ in range(5)] == [1.0, 2.0, 4.0, 6.0, 6.0]
+    assert [waits.next() for _ in range(3)] == [12.0, 24.0, 48.0]

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_plans_and_models_are_news_once(choice, tmp_path):
     writer.add_record(1, ENTRY)  # a new run counts from 1 again
     assert [event.facts["plan"] for event in watcher.news()] == [1]
     assert list(watcher.news()) == []
+
+
+def test_a_full_disk_is_told_once_and_so_is_its_end(tmp_path, monkeypatch):
+    watcher = StateWatcher(tmp_path, lambda: ClientState(tmp_path))
+    found = []
+    for free in (10 << 20, 4096, 0, 10 << 20, 10 << 20):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        found.append([(event.name, event.facts["free"], event.line.startswith("warning")) for event in watcher.news()])
+    assert found == [[], [("disk", 4096, True)], [], [("disk", 10 << 20, False)], []]
 
 
 def test_a_state_that_no_longer_opens_is_told_once(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from deployment.command import Enrolment, enroll
 from deployment.serve import nginx
-from deployment.serve.nginx import TEMPORARY, Proxy, find_nginx, nginx_config, write_config
+from deployment.serve.nginx import FLOWER_HEADER, TEMPORARY, Proxy, find_nginx, nginx_config, write_config
 from personalization.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 def sample(**changes) -> Proxy:
     state = Path("/var/lib/fedsieve")
     chosen = {"folder": state / "state/proxy", "fleet": state / "fleet", "host": "0.0.0.0", "port": 8443}
-    return Proxy(**{**chosen, "superlink_port": 9443, **changes})
+    return Proxy(**{**chosen, "superlink_port": 9443, "flower": "1.41.0", **changes})
 
 
 def test_the_sample_is_what_the_code_writes():
@@ -39,6 +39,10 @@ def test_the_outside_gets_a_path_of_the_fleet_api_or_nothing():
         "/",
     ):
         assert not re.search(pattern, path)
+
+
+def test_devices_are_told_the_version_of_flower_whatever_the_answer_is():
+    assert f"        add_header {FLOWER_HEADER} 1.42.3 always;\n" in nginx_config(sample(flower="1.42.3"))
 
 
 def test_nothing_of_a_client_is_logged_and_everything_stays_in_the_state_folder(tmp_path):

@@ -10,7 +10,7 @@ from status_state import CLIENTS, ROUNDS, make_state, run_journal, serve_record,
 from deployment.status.app import host_name, is_loopback, make_app
 
 ADDRESSES = ("/", "/status.json", "/metrics", "/healthz")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def client_of(state, **settings):

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from status_state import make_state
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def command(state: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -41,6 +41,15 @@ def test_rounds_say_what_the_journal_says():
     assert snapshot["plan_version"] == ROUNDS + 1
 
 
+def test_the_passes_of_earlier_runs_stand_between_the_rounds_of_their_time():
+    journal = run_journal()
+    later = [{**journal["rounds"][0], "round": number} for number in (4, 5)]
+    journal |= {"finals": [journal["final"]], "rounds": [*journal["rounds"], *later], "final": None}
+    shown = snapshot_of(journal)["rounds"]
+    assert [record["final"] for record in shown] == [False, False, False, True, False, False]
+    assert [record["plan_version"] for record in shown] == [1, 2, 3, 4, 4, 5]
+
+
 def test_only_the_last_rounds_are_shown_and_all_are_counted():
     journal = run_journal()
     journal["rounds"] = [{**journal["rounds"][0], "round": n + 1, "failures": {"no_reply": 1}} for n in range(200)]

@@ -1,0 +1,69 @@
+"""Server, proxy and devices on this machine, through their own commands, with what goes wrong in the field.
+
+Each device gets a folder of real images and a home of its own. `fedsieve enroll`, `serve` and `join` run as processes
+over TLS with node keys; a device and the server lose their power on the way; then every device exports its personal
+model and predicts images that it never saw. The same fleet in the simulator has to come to the same plans.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+
+def main() -> int:
+    """Run the command line; return the exit code: 1 if something did not come out, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.edge", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/edge"), help="new folder for everything (runs/edge)")
+    parser.add_argument("--seed", type=int, default=0, help="of the images' shares, the fleet and the simulation (0)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+        signal.signal(number, _interrupt)
+
+    from benchmarks.edge.commands import EdgeError
+    from benchmarks.edge.run import run_edge
+    from benchmarks.edge.settings import EdgeSettings
+    from benchmarks.edge.table import device_table, summary_lines
+    from personalization.errors import UserError
+    from personalization.files import write_atomically
+
+    started = time.monotonic()
+    try:
+        settings = EdgeSettings(out=arguments.out, seed=arguments.seed)
+        report = run_edge(
+            settings, say=lambda line: print(f"{time.monotonic() - started:5.0f} s  {line}", file=sys.stderr)
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (EdgeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; everything that was started has ended", file=sys.stderr)
+        return 130
+    text = json.dumps(report, indent=1)
+    write_atomically(arguments.out / "edge.json", text.encode())
+    if arguments.json:
+        print(text)
+    else:
+        Console().print(device_table(report), highlight=False)
+        print(*summary_lines(report), sep="\n")
+        print(f"{arguments.out / 'edge.json'}: the same as numbers; the logs are in {arguments.out / 'log'}")
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

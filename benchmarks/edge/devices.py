@@ -1,0 +1,96 @@
+"""The devices: each has a folder of its own with real images, a home of its own, and images that it never saw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.edge.settings import EdgeSettings
+from client.data import InputFacts
+from personalization.backbone import Backbone
+from personalization.errors import UserError
+from simulations.data import load_dataset
+from simulations.partition import PartitionSettings, make_partition
+
+_CLASSES_EACH = 3
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device. folder: all that is its own. labels: class of each of its test images, in the order of their names."""
+
+    name: str
+    folder: Path
+    labels: tuple[str, ...]
+
+    @property
+    def node_file(self) -> Path:
+        """The file that was carried to it."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def images(self) -> Path:
+        """Its private images."""
+        return self.folder / "images"
+
+    @property
+    def tests(self) -> list[Path]:
+        """Images like its own that it never uses to personalize, sorted by name."""
+        return sorted((self.folder / "test").iterdir())
+
+    @property
+    def state(self) -> Path:
+        """What it keeps."""
+        return self.folder / "state"
+
+    @property
+    def export(self) -> Path:
+        """Its exported model."""
+        return self.folder / "export"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What sets it apart from other devices on this machine: a home of its own."""
+        home = self.folder / "home"
+        return {
+            "HOME": str(home),
+            **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "CACHE")},
+        }
+
+    def accuracy(self, classes: Sequence[str]) -> float:
+        """Return the share of its test images that `classes` [tests] names rightly."""
+        if len(classes) != len(self.labels):
+            raise UserError(f"{self.name}: {len(classes)} predictions for {len(self.labels)} images")
+        return float(np.mean([found == label for found, label in zip(classes, self.labels, strict=True)]))
+
+
+def make_devices(settings: EdgeSettings, backbone: Backbone) -> list[Device]:
+    """Share bundled images out among the devices as the simulator does, and write them as PNG files.
+
+    Files are named so that they sort in the order in which the simulator holds the same images. Raises UserError.
+    """
+    facts = InputFacts(backbone.preprocessing, backbone.labels)
+    if facts.preprocessing is None:
+        raise UserError("the model takes no images")
+    data = load_dataset(labels=facts.labels, preprocessing=facts.preprocessing)
+    wanted = PartitionSettings(
+        clients=settings.devices, classes_per_client=_CLASSES_EACH, samples=settings.samples, seed=settings.seed
+    )
+    partition, devices = make_partition(data, wanted), []
+    for number, name in enumerate(settings.names):
+        split, folder = partition.client_indices(number), settings.out / "devices" / name
+        _write(folder / "images", data.train_images, split.train)
+        _write(folder / "test", data.test_images, split.test)
+        (folder / "home").mkdir()
+        labels = tuple(data.class_names[int(label)] for label in data.test_labels[split.test])
+        devices.append(Device(name, folder.absolute(), labels))
+    return devices
+
+
+def _write(folder: Path, images: NDArray[np.uint8], indices: NDArray[np.int64]) -> None:
+    folder.mkdir(parents=True)
+    for index in indices:
+        Image.fromarray(images[index]).save(folder / f"{index:06}.png")

@@ -1,0 +1,97 @@
+"""What is shown: how many devices, how many rounds, and what is killed on the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployment.serve.settings import ServeSettings
+from personalization.errors import UserError
+
+NAMES = ("kitchen", "hall", "attic", "cellar", "garage", "porch", "study", "shed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeSettings:
+    """A demonstration.
+
+    out: folder for everything, a new one. devices: how many. samples: private images of each. deadline: seconds that a
+    round may take. kill_device_in, kill_server_in: the round in which the first device and the server are killed, None
+    for never. seed: of the data, of the fleet and of the simulation beside it.
+    """
+
+    out: Path
+    devices: int = 4
+    rounds: int = 3
+    samples: int = 200
+    budget: float = 0.5
+    probes: int = 6
+    deadline: float = 90.0
+    kill_device_in: int | None = 2
+    kill_server_in: int | None = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense. Raises UserError."""
+        if not 2 <= self.devices <= len(NAMES):
+            raise UserError(f"{self.devices} devices: expected 2 to {len(NAMES)}")
+        kills = [number for number in (self.kill_device_in, self.kill_server_in) if number is not None]
+        if self.rounds < 1 or any(not 1 <= number <= self.rounds for number in kills):
+            raise UserError(
+                f"{self.rounds} rounds, kills in {kills}: expected 1 round or more, and kills in one of them"
+            )
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise UserError(f"{self.out}: holds something; choose a new folder")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The devices' names."""
+        return NAMES[: self.devices]
+
+    @property
+    def fleet(self) -> Path:
+        """The folder of the fleet's keys."""
+        return self.out / "fleet"
+
+    @property
+    def state(self) -> Path:
+        """The folder of the server's state."""
+        return self.out / "server"
+
+    def serve(self, *, model: Path, port: int, superlink_port: int, status_port: int) -> ServeSettings:
+        """Return what the server is started with."""
+        return ServeSettings(
+            fleet=self.fleet.absolute(),
+            state=self.state.absolute(),
+            model=str(model.absolute()),
+            host="127.0.0.1",
+            port=port,
+            superlink_port=superlink_port,
+            status=("127.0.0.1", status_port),
+            rounds=self.rounds,
+            deadline=self.deadline,
+            min_nodes=self.devices,
+            budget=self.budget,
+            probes=self.probes,
+            seed=self.seed,
+        )
+
+
+def serve_arguments(settings: ServeSettings) -> list[str]:
+    """Return the same as arguments of `fedsieve serve`."""
+    values: dict[str, Any] = {
+        "model": settings.model,
+        "state": settings.state,
+        "host": settings.host,
+        "port": settings.port,
+        "superlink-port": settings.superlink_port,
+        "rounds": settings.rounds,
+        "deadline": settings.deadline,
+        "min-nodes": settings.min_nodes,
+        "budget": settings.budget,
+        "probes": settings.probes,
+        "seed": settings.seed,
+    }
+    if settings.status is not None:
+        values["status"] = f"{settings.status[0]}:{settings.status[1]}"
+    options = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+    return ["serve", str(settings.fleet), *options]
