@@ -116,7 +116,8 @@ class SecureSum:
                 keys = PairReply.decode(replies.get(index, b""), keys=len(asked)).keys
                 self._progress.keys.setdefault(index, {}).update(zip(asked, keys, strict=True))
             except MessageError as error:
-                self.rejected[str(error)] += index in replies
+                if index in replies:
+                    self.rejected[str(error)] += 1
                 gone.add(index)
         return self._without(gone)
 
