@@ -46,7 +46,7 @@ def serve(
             help="What the server learns in a round: the sum of all statistics alone (`sum`, from 3 devices on), "
             "the sums of random `cohorts`, for strategies that tell vectors apart, or each device's (`off`)."
         ),
-    ] = "sum",
+    ] = "off",
     cohort_size: Annotated[
         int, typer.Option(help="Fewest devices of a cohort, with `--secure-aggregation cohorts`.")
     ] = 10,

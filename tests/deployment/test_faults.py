@@ -108,17 +108,20 @@ def test_a_disk_that_takes_no_more_leaves_what_stood_there(tmp_path, room):
     assert after.read("model/2/small") == b"new"
 
 
+@pytest.mark.proxy
 def test_personal_models_and_journal_were_readable_all_the_time(seen):
     assert seen.broken == []
     assert seen.reads > 20
     assert len(seen.classes) == 4
 
 
+@pytest.mark.proxy
 def test_a_client_without_the_cache_that_the_server_believes_in_is_sent_it_again(seen):
     assert sum(record["first_contacts"] for record in seen.rounds["cache"]) == 1
     assert complete(seen.rounds["cache"][-1])
 
 
+@pytest.mark.proxy
 def test_a_superlink_that_is_killed_comes_back_and_the_rounds_go_on(seen):
     before, after = seen.superlinks
     assert before != after
@@ -127,6 +130,7 @@ def test_a_superlink_that_is_killed_comes_back_and_the_rounds_go_on(seen):
     assert (seen.runs[0]["state"], seen.runs[-1]["state"]) == ("failed", "running")
 
 
+@pytest.mark.proxy
 def test_a_client_that_is_killed_costs_its_reply_and_no_round(seen):
     first = next(record for record in seen.rounds["client"] if not complete(record))
     assert first["clients_replied"] == len(DEVICES) - 1
@@ -134,6 +138,7 @@ def test_a_client_that_is_killed_costs_its_reply_and_no_round(seen):
     assert len(seen.rounds["client"]) > 1
 
 
+@pytest.mark.proxy
 def test_no_round_is_lost_or_done_twice(seen):
     numbers = [record["round"] for record in seen.journal["rounds"]]
     assert numbers == list(range(1, len(numbers) + 1))

@@ -172,6 +172,7 @@ def test_the_table_shows_every_device_and_the_servers_return():
     assert not any("killed" in line for line in summary_lines(report))
 
 
+@pytest.mark.proxy
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "benchmarks.edge", "--out", str(tmp_path / "edge")]
     process = subprocess.Popen(

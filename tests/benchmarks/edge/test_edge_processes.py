@@ -13,6 +13,7 @@ from benchmarks.edge.settings import EdgeSettings
 from deployment.join.layout import is_state
 
 
+@pytest.mark.proxy
 @pytest.mark.slow
 def test_a_deployed_fleet_survives_and_comes_to_the_plans_of_the_simulator(tmp_path: Path) -> None:
     settings = EdgeSettings(

@@ -56,6 +56,7 @@ def test_nothing_of_a_client_is_logged_and_everything_stays_in_the_state_folder(
     assert "user " not in re.sub("#.*", "", nginx_config(sample()))
 
 
+@pytest.mark.proxy
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_nginx_takes_it_with_a_path_that_has_a_space(tmp_path, host):
     fleet = tmp_path / "my fleet"

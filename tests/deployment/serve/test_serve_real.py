@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 ASSETS = ROOT / "simulations" / "assets"
 PATIENCE = 180.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.proxy, pytest.mark.slow]
 
 
 @dataclass

@@ -12,6 +12,7 @@ from test_serve_real import ASSETS, PATIENCE, ROOT, enroll, free_port, supernode
 NAMES = ("kitchen", "hall", "attic")
 
 
+@pytest.mark.proxy
 @pytest.mark.slow
 def test_three_devices_are_summed_and_none_is_seen(tmp_path: Path) -> None:
     port, fleet, run = free_port(), tmp_path / "fleet", tmp_path / "state" / "run"
