@@ -16,6 +16,8 @@ from personalization.errors import UserError
 from personalization.private_files import read_private
 
 FORMAT = 2
+# A node whose configuration sets this gives its vector to secure sums alone.
+SUMS_ONLY = "secure-sums-only"
 _WHAT = "node file"
 
 

@@ -10,9 +10,6 @@ from personalization.settings import PersonalizationSettings
 # What a newcomer measures before it makes its final model; the same as others by default in each round.
 FIRST_PROBES = PersonalizationSettings.probes
 
-# A node whose configuration sets this gives its vector to secure sums alone.
-SUMS_ONLY = "secure-sums-only"
-
 # Keys of the run configuration that a device takes over as they are; budget and probes come with the plan.
 _KEYS = (
     "budget-kind",

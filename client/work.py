@@ -11,8 +11,9 @@ from client.backbone import BackboneShelf, LocalBackbone
 from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.model import keep_model
+from client.node_file import SUMS_ONLY
 from client.secure import answer_step, check_invitation, mask
-from client.settings import SUMS_ONLY, read_settings
+from client.settings import read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure

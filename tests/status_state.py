@@ -13,7 +13,7 @@ from conftest import fake_personalize, make_tiny_vit
 
 from simulations.fleet import FleetSettings, run_fleet
 
-CLIENTS, ROUNDS = 8, 3
+CLIENTS, ROUNDS = 9, 3
 
 
 @cache

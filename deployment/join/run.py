@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from client.node_file import NodeFile, read_node_file
-from client.settings import SUMS_ONLY
+from client.node_file import SUMS_ONLY, NodeFile, read_node_file
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import make_app
 from client.data import InputFacts, PrivateSamples
-from client.settings import SUMS_ONLY
+from client.node_file import SUMS_ONLY
 from personalization.statistics import StatisticsLayout
 from server.backbone import GenericBackbone
 from server.rounds import FleetServer

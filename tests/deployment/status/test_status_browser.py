@@ -9,7 +9,7 @@ from browser import artefacts, open_browser, requested, resize, screenshot
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from status_state import make_state, run_journal, serve_record, write_journal, write_serve
+from status_state import CLIENTS, make_state, run_journal, serve_record, write_journal, write_serve
 
 from deployment.status.app import make_app
 from deployment.status.server import listen
@@ -83,7 +83,7 @@ def test_every_part_is_there(page: Chrome) -> None:
     assert [part.get_attribute("id") for part in page.find_elements(By.CSS_SELECTOR, "[data-part]")] == PARTS
     assert "running" in text_of(page, "now")
     assert "9 enrolled, 1 revoked" in text_of(page, "now")
-    assert "8 of 8" in text_of(page, "rounds")
+    assert f"{CLIENTS} of {CLIENTS}" in text_of(page, "rounds")
     assert "no client of 4 replied" in text_of(page, "runs")
     assert "restarting" in text_of(page, "processes")
     assert len(page.find_elements(By.CSS_SELECTOR, "#layers svg.bars")) == 2
@@ -133,7 +133,7 @@ def test_it_says_when_its_own_server_is_gone(chromium: Chrome, state: Path) -> N
         chromium.get(address)
     connection = chromium.find_element(By.ID, "connection")
     WebDriverWait(chromium, WAIT_SECONDS).until(lambda _: "cannot be reached" in connection.text)
-    assert "8 of 8" in text_of(chromium, "rounds")
+    assert f"{CLIENTS} of {CLIENTS}" in text_of(chromium, "rounds")
     chromium.get("about:blank")
 
 
@@ -155,7 +155,7 @@ def test_without_a_script_it_is_a_picture_of_the_moment(page: Chrome, address: s
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         page.get(address)
-        assert "8 of 8" in text_of(page, "rounds")
+        assert f"{CLIENTS} of {CLIENTS}" in text_of(page, "rounds")
         assert "reload it" in page.find_element(By.TAG_NAME, "footer").text
         assert "running" in text_of(page, "now")
         write_serve(state, serve_record(phase="idle"))
