@@ -1,0 +1,1 @@
+"""The commands that simulate: a fleet, a comparison, one device. Heavy packages are imported inside them."""

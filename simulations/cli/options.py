@@ -1,0 +1,75 @@
+"""Options that several commands share, and what they do before torch is imported."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from personalization.settings import BudgetKind, Recovery, Signal, Solver
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.", show_default="bundled ViT"),
+]
+BudgetOption = Annotated[
+    float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
+]
+BudgetKindOption = Annotated[
+    BudgetKind,
+    typer.Option(
+        help="What --budget is a share of: the blocks' weights; or the whole model's bytes, multiply-accumulates "
+        "(macs), or latency as measured on this machine."
+    ),
+]
+SignalOption = Annotated[
+    Signal, typer.Option(help="What a probe measures: the rise in entropy (needs no labels) or in loss (needs labels).")
+]
+ProbesOption = Annotated[
+    int,
+    typer.Option(
+        help="Probes (masked forward passes) that a device measures each time to learn which layers it needs."
+    ),
+]
+SolverOption = Annotated[
+    Solver,
+    typer.Option(
+        help="How sensitivities are found from few probes: sparse deviation from the fleet's prior, non-negative "
+        "lasso, or orthogonal matching pursuit."
+    ),
+]
+StepsOption = Annotated[int, typer.Option(help="In how many steps a model is pruned down to its budget.")]
+ToleranceOption = Annotated[
+    float, typer.Option(help="Rise in entropy (nats, on held-out private samples) up to which a pruning step is kept.")
+]
+RecoveryOption = Annotated[
+    Recovery,
+    typer.Option(
+        help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and label-free "
+        "training (distill)."
+    ),
+]
+StepProbesOption = Annotated[
+    int,
+    typer.Option(
+        help="Fresh masked forward passes in each step, to see which of the surviving layers matter most; -1: 6 for a "
+        "device whose fleet does not know all layers yet, none for others."
+    ),
+]
+AdaptHeadOption = Annotated[
+    bool, typer.Option(help="Fit the classifier's bias to how often the device sees each class; needs no labels.")
+]
+StrategyOption = Annotated[
+    str,
+    typer.Option(
+        help="How the server makes one out of the clients' statistics, [PRE+]NAME[:KEY=VALUE...][+POST]: "
+        "for instance `median` or `nnm+median`; docs/strategies.md lists them."
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="Start of all random numbers; the same seed gives the same result.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
+
+
+def spare_threads(model: str | None) -> None:
+    """Call before torch is imported: the bundled model is so small that a second thread costs more than it gives."""
+    if model is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
