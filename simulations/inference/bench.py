@@ -20,7 +20,7 @@ from simulations.inference.views import Array, View, observe
 
 Row = dict[str, Any]
 ROUNDS = (FIRST, SECOND, AFRESH)
-SSIM = "structural similarity to the likest private image of the class; baseline: the same of the class's mean image"
+SSIM = "mean structural similarity to the private images of a class; baseline: the same of the class's mean image"
 
 
 @dataclass(frozen=True)

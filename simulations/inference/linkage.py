@@ -77,7 +77,6 @@ class LikelihoodRatio:
         later, size = shadow[:, view.later.observations[0]], view.later.cohort
         earlier, client = shadow[:, view.earlier], np.arange(len(shadow))
         self._basis = basis
-        self._mean = earlier.mean(0)
         own = self._basis(later)
         noise = view.later.single_noise if view.summed else 0.0
         self._predict = fit_ridge(earlier, own, client=client, noise=noise)

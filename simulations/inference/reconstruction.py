@@ -46,10 +46,11 @@ def reconstruct(
 def reconstruction_scores(
     draw: Callable[[int], Array], targets: Clients, images: Array, labels: NDArray[np.int64], seen: Seen
 ) -> tuple[Array, Array]:
-    """Return for each target the structural similarity of what was drawn to the likest of its images, [clients].
+    """Return for each target the mean structural similarity of what was drawn to its images of the class, [clients].
 
-    On the mean over its classes; and the same for the baseline, the mean image of the class over the whole pool, which
-    sees nothing of the client but its classes.
+    And the same for the baseline, the mean image of the class over the whole pool, which sees nothing of the client but
+    its classes. The mean over images, because the likest of many is likelier the more a drawing strays, in whatever
+    direction.
     """
     found, baseline, count = (np.zeros(len(targets.held)) for _ in range(3))
     for label in np.unique(labels).tolist():
@@ -58,8 +59,8 @@ def reconstruction_scores(
         trial = {int(client): row for row, client in enumerate(seen.client)}
         for client in np.flatnonzero(targets.held[:, labels == label].any(1)).tolist():
             own = images[targets.held[client] & (labels == label)]
-            found[client] += max(structural_similarity(drawn[trial[client]], own))
-            baseline[client] += max(structural_similarity(plain, own))
+            found[client] += structural_similarity(drawn[trial[client]], own).mean()
+            baseline[client] += structural_similarity(plain, own).mean()
             count[client] += 1
     return found / count, baseline / count
 
@@ -72,13 +73,14 @@ def structural_similarity(image: Array, others: Array) -> Array:
     """
     size = min(_WINDOW, *image.shape)
 
-    def windows(values: Array) -> Array:
-        return np.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(-2, -1))
+    def local_mean(values: Array) -> Array:
+        sums = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 0), (1, 0)]).cumsum(-1).cumsum(-2)
+        rows = sums[..., size:, :] - sums[..., :-size, :]
+        return np.asarray((rows[..., size:] - rows[..., :-size]) / size**2)
 
-    first, second = windows(image), windows(others)
-    mean, means = first.mean((-2, -1)), second.mean((-2, -1))
-    variance, variances = first.var((-2, -1)), second.var((-2, -1))
-    common = (first * second).mean((-2, -1)) - mean * means
+    mean, means = local_mean(image), local_mean(others)
+    variance, variances = (local_mean(v**2) - m**2 for v, m in ((image, mean), (others, means)))
+    common = local_mean(image * others) - mean * means
     light, contrast = _CONSTANTS
     value = (2 * mean * means + light) * (2 * common + contrast)
     value /= (mean**2 + means**2 + light) * (variance + variances + contrast)

@@ -16,6 +16,8 @@ from simulations.inference.views import View
 
 __all__ = ["InferenceSettings", "run_inference"]
 
+# Cohorts from which images are drawn: where one of 10 shows nothing, larger ones need not be asked.
+DRAWN = (1, 10)
 # Reference vectors for linkage: what earlier observation of a client the attacker has.
 _KEPT, _AFRESH = "probes carried on", "fresh probes"
 
@@ -66,7 +68,9 @@ def _attack_vectors(fleet: ShadowFleet, knowledge: Knowledge, on_progress: OnPro
 
 def attack(bench: Bench, view: View) -> list[Row]:
     """Run all attacks that make sense on a view: where several rounds are seen at once, there are none to link."""
-    rows = bench.membership(view) + bench.classes(view) + bench.reconstruction(view)
+    rows = bench.membership(view) + bench.classes(view)
+    if view.cohort in DRAWN:
+        rows += bench.reconstruction(view)
     if len(view.observations) > 1:
         return rows
     later = {_KEPT: view, _AFRESH: replace(view, observations=(AFRESH,))}

@@ -35,11 +35,11 @@ class InferenceSettings:
     cohorts: tuple[int, ...] = (1, 3, 5, 10, 25, 50, 100)
     epsilons: tuple[float, ...] = (8.0, 1.0)
     delta: float = 1e-5
-    trials: int = 10
-    candidates: int = 40
-    fedavg_targets: int = 60
-    fedavg_shadow: int = 100
-    epochs: int = 30
+    trials: int = 5
+    candidates: int = 20
+    fedavg_targets: int = 20
+    fedavg_shadow: int = 30
+    epochs: int = 15
     model: str | None = None
     data: Path | None = None
     cache: Path | None = Path("runs/inference")
