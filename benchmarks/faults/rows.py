@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.fault_fleet import (
+from benchmarks.faults.fleet import (
     CLIENT_APP,
     DEVICES,
     PROXY,
@@ -18,7 +18,7 @@ from benchmarks.fault_fleet import (
     FaultError,
     FaultFleet,
 )
-from benchmarks.fault_watch import Watch
+from benchmarks.faults.watch import Watch
 from client.backbone import CACHE
 from client.state import ClientState
 from personalization.codes import ClientError
