@@ -35,11 +35,9 @@ class Knowledge:
 
 
 def views(settings: InferenceSettings) -> list[View]:
-    """Return what is attacked: a round of each cohort size, three rounds of those of the table, and noise on sums."""
-    largest = max(settings.cohorts)
+    """Return what is attacked: one round and three rounds of each cohort size."""
     found = [View(name=view_name(size), cohort=size, observations=(SECOND,)) for size in settings.cohorts]
-    several = [size for size in settings.cohorts if size in (1, 10, largest)]
-    found += [View(name=f"{view_name(size)}, 3 rounds", cohort=size, observations=ROUNDS) for size in several]
+    found += [View(name=f"{view_name(size)}, 3 rounds", cohort=size, observations=ROUNDS) for size in settings.cohorts]
     return found
 
 
@@ -113,7 +111,9 @@ class Bench:
         pairs = draw_pairs(self._targets.vectors, linked, trials=trials, rng=rng)
         scores = linkage_scores(self._shadow.vectors, pairs, linked, trials=trials, rng=rng)
         found = {f"{attacker}, {name}": linkage_trials(values, pairs) for attacker, values in scores.items()}
-        return self.rows("linkage", view.name, found)
+        # Of a vector by itself, an earlier one is what the server has.
+        seen = summed or view.cohort == 1
+        return [row | {"seen_by_server": seen} for row in self.rows("linkage", view.name, found)]
 
     def reconstruction(self, view: View) -> list[Row]:
         """Have images of each target drawn."""

@@ -100,4 +100,4 @@ def _increase(
     probes = [probe_counts(row, layers, levels) for row in one_at_a_time(len(layers), len(levels))]
     dense = trace.logits[~fit] + trace.shift
     found = [entropy_increase(dense, masked.run(probe).logits[~fit] + trace.shift) for probe in probes]
-    return np.maximum(torch.stack(found, dim=1).double().numpy(), 0.0)
+    return np.asarray(np.maximum(torch.stack(found, dim=1).double().numpy(), 0.0))

@@ -4,7 +4,7 @@ import numpy as np
 
 from simulations.inference.bench import Bench, Knowledge, Row, clients_of
 from simulations.inference.class_inference import class_trials
-from simulations.inference.membership import ask, membership_trials
+from simulations.inference.membership import Held, ask, membership_trials
 from simulations.inference.recording import OnProgress
 from simulations.inference.scores import Trials
 from simulations.inference.shadow import ShadowFleet
@@ -41,7 +41,7 @@ def attack_updates(fleet: ShadowFleet, knowledge: Knowledge, on_progress: OnProg
     )
 
 
-def likelihood_ratio(shadow: Updates, held: Array, targets: Updates) -> Array:
+def likelihood_ratio(shadow: Updates, held: Held, targets: Updates) -> Array:
     """Return [targets, images]: how much likelier the fall of an image's loss is if the client holds it.
 
     Carlini et al. 2022, "Membership Inference Attacks From First Principles" (arXiv 2112.03570), the online attack with
