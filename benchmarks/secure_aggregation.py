@@ -44,8 +44,8 @@ NAME = RoundName(fleet="0" * 16, series=1, version=1, plan=bytes(32), entries=EN
 @dataclass
 class Row:
     """One cohort. Client: CPU seconds of one. Server: CPU seconds for all. First contact: getting to know all peers,
-    once in an epoch. sampled: how many clients were run, ours and Flower's. envelopes: of whole messages, for vectors of
-    380 numbers and as long as a ViT-S's.
+    once in an epoch. sampled: how many clients were run, ours and Flower's. envelopes: of whole messages, for vectors
+    of 380 numbers and as long as a ViT-S's.
     """
 
     clients: int

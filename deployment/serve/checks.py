@@ -14,7 +14,6 @@ from pathlib import Path
 from deployment.certificates import check_server, read_certificate, utc_now
 from deployment.enrolment import check_keys
 from deployment.fleet import AUTHORITY, SERVER, Fleet, parse_address, read_fleet
-from deployment.serve.privacy import check_enrolment
 from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
 from server.journal import JOURNAL, check_extension, load_journal
@@ -31,7 +30,6 @@ def check_start(settings: ServeSettings, *, now: datetime | None = None) -> Flee
     make_strategy(settings.strategy)
     fleet = read_fleet(settings.fleet)
     check_keys(fleet)
-    check_enrolment(settings)
     authority, certificate = (read_certificate(fleet.path(name)) for name in (AUTHORITY, SERVER))
     for name in (parse_address(fleet.server)[0], "localhost"):
         check_server(certificate, authority, name, now=now or utc_now())

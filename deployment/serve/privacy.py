@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from deployment.enrolment_key import ENROLMENT
 from personalization.errors import UserError
-from server.enrolment_file import read_enrolment_file
 from server.sampling import sample_size
 from server.settings import SecureMode
 from strategies.precision_weighted_mean import PrecisionWeightedMean
@@ -33,16 +31,6 @@ def secure_mode(chosen: ChosenMode, strategy: str) -> SecureMode:
             "take another strategy, or say so with --secure-aggregation off"
         )
     return "sum" if made.spec == PrecisionWeightedMean.name else "cohorts"
-
-
-def check_enrolment(settings: "ServeSettings") -> None:
-    """Raise UserError if sums are wanted and it can't be told who enrols the fleet's devices."""
-    if settings.secure_mode == "off":
-        return
-    try:
-        read_enrolment_file(settings.fleet / ENROLMENT)
-    except UserError as error:
-        raise UserError(f"{error}; or take statistics in the open with --secure-aggregation off") from None
 
 
 @dataclass(frozen=True)
