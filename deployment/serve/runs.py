@@ -107,6 +107,7 @@ class Runs:
                 f"round {record['round']}: {record['clients_replied']} of {record['clients_sampled']} devices replied"
                 + (f", {failed} failed" if failed else "")
                 + (f" ({', '.join(f'{number} {code}' for code, number in codes.items())})" if codes else "")
+                + (f"; nothing learned: {record['not_learned']}" if "not_learned" in record else "")
             )
         self._rounds_said += len(records)
 
