@@ -25,22 +25,40 @@ QUICK: dict[str, Any] = {
     "candidates": 10,
     "epochs": 5,
 }
+# Clients of so few images that single ones begin to show.
+FEW: dict[str, Any] = {
+    "samples": 9,
+    "classes_per_client": 1,
+    "pool": 30,
+    "targets": 20,
+    "shadow": 60,
+    "fedavg_targets": 0,
+    "fedavg_shadow": 0,
+    "cohorts": (1,),
+    "candidates": 9,
+}
 
 
 def main() -> None:
     """Run, print the tables, and write everything to a file if one is named."""
     parser = argparse.ArgumentParser(description="Attack what clients send, and print what it gives away.")
     parser.add_argument("--json", type=Path, help="file for all results, of all attackers")
-    parser.add_argument("--quick", action="store_true", help="few clients: shows that it works, not what leaks")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="few clients: shows that it works, not what leaks")
+    sizes.add_argument("--few", action="store_true", help="clients that hold nine images of one class, vectors alone")
     parser.add_argument("--cache", type=Path, default=InferenceSettings.cache, help="folder of recordings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    settings = InferenceSettings(**(QUICK if arguments.quick else {}), cache=arguments.cache, seed=arguments.seed)
+    sized = QUICK if arguments.quick else FEW if arguments.few else {}
+    settings = InferenceSettings(**sized, cache=arguments.cache, seed=arguments.seed)
     console = Console(stderr=True)
-    with Progress(console=console) as progress:
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, of: int) -> None:
+            if not console.is_terminal:
+                console.print(f"{stage}: {done} of {of}")
+                return
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=of)
             progress.update(tasks[stage], completed=done, total=of)
