@@ -155,14 +155,14 @@ class SecureRound:
         told, asked = {}, Asked(sent)
         for reply in self.grid.send_and_receive(sent, timeout=deadline) if sent else ():
             traffic.received(reply, counted=False)
-            node = asked.node_of(reply)
-            if node is None:
+            sender = asked.node_of(reply)
+            if sender is None:
                 continue
             if reply.has_error():
                 found.outcome.failures[failure_name(reply.error.code)] += 1
                 continue
             try:
-                told[node] = read_secure_reply(reply.content)
+                told[sender] = read_secure_reply(reply.content)
             except StatisticsError as error:
                 found.rejected[invalid(error.reason)] += 1
         found.outcome.dropped.update(asked.dropped)

@@ -112,9 +112,9 @@ def request_contents() -> tuple[RecordDict, ...]:
 
 def encode_content(content: RecordDict) -> bytes:
     """Return a message with this content as Flower encodes it."""
-    return EncodedMessage(
-        metadata=Metadata(run_id=1, message_type="train"), content=recorddict_to_proto(content)
-    ).SerializeToString()
+    metadata = Metadata(run_id=1, message_type="train")
+    encoded: bytes = EncodedMessage(metadata=metadata, content=recorddict_to_proto(content)).SerializeToString()
+    return encoded
 
 
 def decode_content(raw: bytes) -> RecordDict:
