@@ -1,4 +1,5 @@
-"""The command line: simulate a fleet, compare strategies, personalize one device, predict, enrol edge devices.
+"""The command line: simulate a fleet, compare strategies, personalize one device, predict, enrol edge devices, audit
+what leaves them.
 
 Heavy packages are imported inside the commands, so that `fedsieve --help` answers at once.
 """
@@ -19,6 +20,7 @@ from deployment.join_cli import KeyEnvironmentOption, KeyFileOption, KeyringOpti
 from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
+from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop
 from simulations.cli.options import JsonOption
@@ -180,7 +182,7 @@ def _refuse_key(folder: Path, *options: Path | str | bool | None) -> None:
         raise UserError(f"{folder}: not the state of a node, so there is no key; leave out the --vault options")
 
 
-for command in (simulate, compare, personalize, export, predict, enroll, serve, join, vault):
+for command in (simulate, compare, personalize, export, predict, enroll, serve, join, vault, audit):
     app.command()(command)
 
 

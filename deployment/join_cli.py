@@ -69,6 +69,10 @@ def join(
     smallest_cohort: Annotated[
         int, typer.Option(help="Fewest devices of a sum that this one takes part in, itself among them; 3 or more.")
     ] = SMALLEST_COHORT,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a recording of every byte that this device sends, for `fedsieve audit`."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object on a line.")] = False,
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
@@ -92,6 +96,7 @@ def join(
         budget=budget,
         sums_only=sums_only,
         smallest_cohort=smallest_cohort,
+        record=record,
     )
     run(settings, Reporter(as_json=as_json), environment=os.environ, backoff=Backoff())
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -26,6 +27,16 @@ class EncodedBytes:
     up: int = 0
 
 
+class Tap(Protocol):
+    """Is shown every encoded message on its way."""
+
+    def down(self, client: int, raw: bytes) -> None:
+        """See a message to a client."""
+
+    def up(self, client: int, raw: bytes) -> None:
+        """See a message from a client."""
+
+
 class InProcessGrid(Grid):
     """Flower's Grid over clients that live in this process, one at a time.
 
@@ -42,13 +53,14 @@ class InProcessGrid(Grid):
         run_config: Mapping[str, ConfigValue],
         node_config: NodeConfig | None = None,
         on_answer: Callable[[], None] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         """Connect `clients` nodes that run `client_app`; node ids depend on their number alone.
 
         node_config: what a client's own configuration holds beside its `partition-id`, for a client and a plan's
-        version. on_answer: called whenever a client has answered, to show progress.
+        version. on_answer: called whenever a client has answered, to show progress. tap: is shown all that travels.
         """
-        self._app, self._run_config, self._on_answer = client_app, dict(run_config), on_answer
+        self._app, self._run_config, self._on_answer, self._tap = client_app, dict(run_config), on_answer, tap
         self._node_config = node_config or (lambda client, version: {})
         self._partitions = {node_id(client): client for client in range(clients)}
         self._run = Run.create_empty(_RUN)
@@ -96,13 +108,18 @@ class InProcessGrid(Grid):
     def _deliver(self, message: Message) -> Message:
         self._sent += 1
         message.metadata.__dict__["_message_id"] = hashlib.sha256(b"%d" % self._sent).hexdigest()
-        request, size = _over_the_wire(message)
-        crossed = self.bytes.get(self._partitions.get(message.metadata.dst_node_id, -1), EncodedBytes())
-        crossed.down += size
+        request, raw = _over_the_wire(message)
+        client = self._partitions.get(message.metadata.dst_node_id)
+        crossed = EncodedBytes() if client is None else self.bytes[client]
+        crossed.down += len(raw)
+        if self._tap is not None and client is not None:
+            self._tap.down(client, raw)
         reply = self._answer(request)
         reply.metadata.__dict__["_message_id"] = hashlib.sha256(b"reply %d" % self._sent).hexdigest()
-        received, size = _over_the_wire(reply)
-        crossed.up += size
+        received, raw = _over_the_wire(reply)
+        crossed.up += len(raw)
+        if self._tap is not None and client is not None:
+            self._tap.up(client, raw)
         if self._on_answer is not None:
             self._on_answer()
         return received
@@ -132,15 +149,16 @@ def run_in_process(
     node_config: NodeConfig | None = None,
     wrap_grid: Callable[[Grid], Grid] | None = None,
     on_answer: Callable[[], None] | None = None,
+    tap: Tap | None = None,
 ) -> dict[int, EncodedBytes]:
     """Run both apps to the end and return the bytes that crossed, by client. Whatever the server raises comes through.
 
-    node_config, on_answer: see InProcessGrid. wrap_grid: puts something between the server and the clients.
+    node_config, on_answer, tap: see InProcessGrid. wrap_grid: puts something between the server and the clients.
     """
     # Message() reads its sender from here. Not public: a test stands guard for when Flower changes it.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK, _RUN, SUPERLINK_NODE_ID
     grid = InProcessGrid(
-        client_app, clients=clients, run_config=run_config, node_config=node_config, on_answer=on_answer
+        client_app, clients=clients, run_config=run_config, node_config=node_config, on_answer=on_answer, tap=tap
     )
     context = Context(
         run_id=_RUN, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=dict(run_config)
@@ -155,6 +173,6 @@ def node_id(client: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1 | 1 << 62
 
 
-def _over_the_wire(message: Message) -> tuple[Message, int]:
+def _over_the_wire(message: Message) -> tuple[Message, bytes]:
     raw = message_to_proto(message).SerializeToString()
-    return message_from_proto(EncodedMessage.FromString(raw)), len(raw)
+    return message_from_proto(EncodedMessage.FromString(raw)), raw

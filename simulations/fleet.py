@@ -29,6 +29,7 @@ from simulations.identities import SimulatedIdentities
 from simulations.partition import PartitionKind
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
+from simulations.recording import recorded
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.registry import make_strategy
 
@@ -49,7 +50,8 @@ class FleetSettings:
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the bundled ViT.
-    out: folder of the run. resume: go on with the run in it.
+    out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
+    audit. canaries: how many clients get an image of noise among their own, which an audit then looks for.
     """
 
     out: Path
@@ -81,6 +83,8 @@ class FleetSettings:
     model: str | None = None
     engine: Engine = "in-process"
     resume: bool = False
+    record: bool = False
+    canaries: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense before anything is written. Raises UserError."""
@@ -92,6 +96,10 @@ class FleetSettings:
             raise UserError(f"engine {self.engine!r}: expected one of {', '.join(get_args(Engine))}")
         if self.final_probes < 0 or self.first_probes < 0 or self.seed < 0:
             raise UserError("final probes, first probes and seed: expected 0 or more")
+        if self.record and self.engine == "ray":
+            raise UserError("--record: under Ray messages never are bytes in one place; leave out --engine ray")
+        if not 0 <= self.canaries <= self.clients:
+            raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         PersonalizationSettings(
@@ -114,6 +122,9 @@ class FleetSettings:
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         own["private-data"] = _PRIVATE_DATA
+        del own["record"]  # changes nothing that the run computes
+        if not self.canaries:
+            del own["canaries"]
         return own
 
 
@@ -148,6 +159,8 @@ def run_fleet(
     data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
     clients = data.partition.clients
     config["min-nodes"] = clients
+    if settings.canaries:
+        config["canary-shape"] = "x".join(map(str, data.dataset.train_images.shape[1:]))
     check_cohort(settings, sample_size(clients, settings.fraction))
     identify = make_identities(settings, config)
 
@@ -166,7 +179,8 @@ def run_fleet(
             run_under_ray(server_app, make_client_app(config=config, identify=identify), clients=clients)
         else:
             client_app = make_client_app(data, identify=identify)
-            run_in_process(server_app, client_app, clients=clients, run_config=config, on_answer=on_answer)
+            with recorded(settings.out if settings.record else None) as tap:
+                run_in_process(server_app, client_app, clients=clients, run_config=config, on_answer=on_answer, tap=tap)
     except UserError as error:
         reason = f"{error}{_first_failure(settings.out, clients)}"
         if not settings.resume:

@@ -11,6 +11,7 @@ from torch import Tensor
 from client.data import Config, InputFacts, PrivateSamples
 from personalization.errors import UserError
 from personalization.images import ImagePreprocessing, to_pixel_values
+from simulations.canaries.images import with_canaries
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition
 
@@ -92,12 +93,14 @@ def make_fleet_data(
     if drifting:
         later = make_partition(dataset, replace(settings, seed=settings.seed + _DRIFT_SEED))
         drifted = Drifted(later, drifting, at_round)
-    return FleetData(dataset, make_partition(dataset, settings), facts.preprocessing, drifted)
+    partition = make_partition(dataset, settings)
+    dataset = with_canaries(dataset, partition, canaries=int(config.get("canaries", 0)), seed=settings.seed)
+    return FleetData(dataset, partition, facts.preprocessing, drifted)
 
 
 def load(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
     """Return a simulated node's samples where nobody handed the fleet's data over: under `flwr run`."""
-    keys = ("data", "partition", "classes-per-client", "samples", "alpha", "reuse", "seed")
+    keys = ("data", "partition", "classes-per-client", "samples", "alpha", "reuse", "seed", "canaries")
     chosen = tuple((key, run_config[key]) for key in keys if key in run_config)
     return _shared(chosen, int(node_config["num-partitions"]), facts)(node_config, run_config, facts)
 

@@ -16,6 +16,7 @@ from typing import TextIO
 from client.launcher import environment_with_launcher
 from client.node_file import NodeFile
 from deployment.join.flower_log import LastWords, Said, Sign, plain, read_line
+from deployment.join.recording import ENVIRONMENT
 from personalization.files import write_atomically
 
 LOG = "supernode.log"
@@ -36,7 +37,7 @@ _QUIET = {
 class SuperNodeSettings:
     """What a SuperNode is started with. node_config: for the ClientApp. environment: of its processes.
 
-    home: Flower's own folder, which is made if need be.
+    home: Flower's own folder, which is made if need be. recording: file that keeps all that it sends, if any.
     """
 
     node: NodeFile
@@ -44,6 +45,7 @@ class SuperNodeSettings:
     home: Path
     node_config: Mapping[str, str | float]
     environment: Mapping[str, str]
+    recording: Path | None = None
 
 
 class SuperNode:
@@ -162,6 +164,8 @@ def _environment(settings: SuperNodeSettings) -> dict[str, str]:
     programs = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), own.get("PATH", "")]))
     modules = os.pathsep.join(filter(None, [str(_ROOT), own.get("PYTHONPATH", "")]))
     home = str(settings.home)
+    if settings.recording is not None:
+        own = {**own, ENVIRONMENT: str(settings.recording)}
     quiet = {**own, **_QUIET, "PATH": programs, "PYTHONPATH": modules, "FLWR_HOME": home, "PYTHONUNBUFFERED": "1"}
     return environment_with_launcher(settings.home / "bin", quiet)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from client.node_file import SMALLEST, SUMS_ONLY, NodeFile, read_node_file
+from client.recording import Recorder
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
@@ -19,6 +20,7 @@ from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end, 
 from deployment.join.flower_log import Said, Sign
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
+from deployment.join.recording import FORM, record_connections, recording_file
 from deployment.join.report import Reporter
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
@@ -34,6 +36,7 @@ class JoinSettings:
     """What is asked for. data: the private images. state, vault, budget: None for the default.
 
     sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
+    record: folder for a recording of all that this device sends.
     """
 
     node_file: Path
@@ -43,6 +46,7 @@ class JoinSettings:
     budget: float | None = None
     sums_only: bool = True
     smallest_cohort: int = SMALLEST_COHORT
+    record: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
@@ -77,6 +81,9 @@ def join(settings: JoinSettings, report: Reporter, *, environment: Mapping[str, 
     os.chmod(state, 0o700)
     with joined(state):
         ready = _prepare(settings, node, state, places, report, environment)
+        if ready.supernode.recording is not None:
+            record_connections(Recorder(ready.supernode.recording, form=FORM, server=node.server))
+            report.tell("recording", f"all that is sent is kept in {ready.supernode.recording}")
         reachable = _ask(node, report)
         try:
             _Loop(ready, report, backoff, lost=not reachable).run()
@@ -114,7 +121,12 @@ def _prepare(
         **({} if settings.budget is None else {"budget": settings.budget}),
     }
     supernode = SuperNodeSettings(
-        node=node, state=state, home=places.flower(node), node_config=config, environment=vault.environment(environment)
+        node=node,
+        state=state,
+        home=places.flower(node),
+        node_config=config,
+        environment=vault.environment(environment),
+        recording=None if settings.record is None else recording_file(settings.record, node.name),
     )
     return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
 

@@ -13,6 +13,7 @@ import time
 import traceback
 
 from deployment.join.flower_log import MARK
+from deployment.join.recording import record_process
 
 BROKEN_OFF = 70
 _PATIENCE_SECONDS = 8.0
@@ -22,6 +23,7 @@ def main() -> None:
     """Run the SuperNode with this process's arguments until it ends, or standard input does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_thread
+    record_process(os.environ)
     from flwr.supernode.cli import flower_supernode
 
     logging.getLogger("flwr").handlers = [_Marked(logging.INFO)]

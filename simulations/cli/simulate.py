@@ -83,6 +83,13 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="Keep every encoded message in the run's folder, for `fedsieve audit`."),
+    ] = False,
+    canaries: Annotated[
+        int, typer.Option(help="Devices that get one image of noise among their own, for `fedsieve audit` to look for.")
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:

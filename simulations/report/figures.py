@@ -38,7 +38,7 @@ def accuracy_against_size(report: Mapping[str, Any]) -> go.Figure:
             text=[client_lines(client) for client in clients],
             hovertemplate="%{text}<extra>" + name + "</extra>",
         )
-    return _finish(figure, "size of the model (MB)", "accuracy on own test images (%)", legend=True)
+    return finish(figure, "size of the model (MB)", "accuracy on own test images (%)", legend=True)
 
 
 def client_lines(client: Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ def personal_layers(report: Mapping[str, Any]) -> go.Figure:
     )
     figure.update_yaxes(type="category", autorange="reversed")
     figure.update_xaxes(type="category", tickangle=-60)
-    return _finish(figure, "layer", "client", height=max(320, min(900, 140 + 14 * len(clients))))
+    return finish(figure, "layer", "client", height=max(320, min(900, 140 + 14 * len(clients))))
 
 
 def layer_names(report: Mapping[str, Any]) -> list[str]:
@@ -118,7 +118,7 @@ def bytes_by_round(report: Mapping[str, Any]) -> go.Figure:
         _add_rounds(figure, rounds, means, name, colour, labels)
     powers = [10**power for power in range(13)]
     figure.update_yaxes(type="log", tickvals=powers, ticktext=[format_bytes(count) for count in powers])
-    return _finish(figure, "round", "bytes per client (log scale)", legend=True, rounds=True)
+    return finish(figure, "round", "bytes per client (log scale)", legend=True, rounds=True)
 
 
 def evaluations_by_round(report: Mapping[str, Any]) -> go.Figure:
@@ -131,7 +131,7 @@ def evaluations_by_round(report: Mapping[str, Any]) -> go.Figure:
     ]
     _add_rounds(figure, rounds, means, "evaluations", PERSONAL, labels)
     figure.update_yaxes(rangemode="tozero")
-    return _finish(figure, "round", "evaluations per client", rounds=True)
+    return finish(figure, "round", "evaluations per client", rounds=True)
 
 
 def _add_rounds(
@@ -154,9 +154,10 @@ def _add_rounds(
     )
 
 
-def _finish(
+def finish(
     figure: go.Figure, across: str, up: str, *, legend: bool = False, rounds: bool = False, height: int = 360
 ) -> go.Figure:
+    """Give a figure its axes and looks, and return it."""
     figure.update_layout(
         template="plotly_white",
         autosize=True,

@@ -15,7 +15,7 @@ from simulations.report.units import format_bytes, format_figure, summary_figure
 
 # Nothing may be loaded from anywhere: a browser refuses what the page does not hold itself.
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-_STYLE = """
+STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2937; margin: 0 auto; max-width: 62rem; padding: 1rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
@@ -64,16 +64,16 @@ def page(report: Mapping[str, Any]) -> str:
     """Return the whole page, Plotly's script included, as HTML."""
     title = f"fedsieve: {len(report['clients'])} clients, each with its own model"
     sections = "".join(
-        f"<section><h2>{heading}</h2><p>{text}</p>{_figure(draw(report), number)}</section>"
+        f"<section><h2>{heading}</h2><p>{text}</p>{figure_html(draw(report), number)}</section>"
         for number, (heading, text, draw) in enumerate(_SECTIONS)
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><h1>{html.escape(title)}</h1><p class="lead">{html.escape(headline(report))}</p>'
-        f"<h2>Summary</h2>{_table(('', ''), summary_figures(report['summary']))}"
+        f"<h2>Summary</h2>{table_html(('', ''), summary_figures(report['summary']))}"
         f"{sections}<section><h2>Clients</h2>{_clients(report['clients'])}</section>"
         f"<section><h2>Settings and versions</h2>{_settings(report)}</section></body></html>\n"
     )
@@ -92,7 +92,8 @@ def headline(report: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(figure: go.Figure, number: int) -> str:
+def figure_html(figure: go.Figure, number: int) -> str:
+    """Return a figure as HTML, without Plotly's script. number: of the figure on its page."""
     return str(
         figure.to_html(
             full_html=False,
@@ -103,7 +104,8 @@ def _figure(figure: go.Figure, number: int) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], last: str = "figure") -> str:
+def table_html(header: Sequence[str], rows: Sequence[Sequence[str]], last: str = "figure") -> str:
+    """Return a table as HTML. last: class of all columns but the first."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
         "<tr>"
@@ -146,10 +148,10 @@ def _clients(clients: Sequence[Mapping[str, Any]]) -> str:
         )
         for client in clients
     ]
-    return _table(header, rows)
+    return table_html(header, rows)
 
 
 def _settings(report: Mapping[str, Any]) -> str:
     facts = {"model id": report["model"]["id"], **report["settings"], **report.get("versions", {})}
     rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in facts.items()]
-    return _table(("", ""), rows, last="setting")
+    return table_html(("", ""), rows, last="setting")
