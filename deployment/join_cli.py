@@ -63,6 +63,14 @@ def join(
             help="Give this device's statistics to secure sums over several devices alone, whatever is asked for.",
         ),
     ] = False,
+    epsilon_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="What this device gives away in its life at most, as epsilon at delta 1e-5: it answers no plan that "
+            "would exceed it, and none without noise.",
+            show_default="no limit",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object on a line.")] = False,
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
@@ -79,7 +87,13 @@ def join(
 
     vault = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env, none=no_vault)
     settings = JoinSettings(
-        node_file=node_file, data=data, state=state, vault=vault, budget=budget, sums_only=sums_only
+        node_file=node_file,
+        data=data,
+        state=state,
+        vault=vault,
+        budget=budget,
+        sums_only=sums_only,
+        epsilon_budget=epsilon_budget,
     )
     run(settings, Reporter(as_json=as_json), environment=os.environ, backoff=Backoff())
 

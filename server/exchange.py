@@ -15,7 +15,8 @@ from personalization.plan import Plan
 from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
 from server.signing import PlanSigner
-from strategies.protocol import MANIFEST, SECURE, read_reply
+from strategies.private_protocol import read_answer
+from strategies.protocol import MANIFEST, SECURE
 from strategies.secure_protocol import read_secure_reply
 
 NO_REPLY = "no_reply"
@@ -63,10 +64,10 @@ class Traffic:
 
 @dataclass
 class Outcome:
-    """What came back. vectors: by node id. messages: by node id, where a step of a secure sum came with the plan.
+    """What came back. vectors: by node id, integers on the grid where the plan asks for noise.
 
-    lacking: what each node that answered lacks now. errors: its code for each node that failed. failures: how many, by
-    the code's name.
+    messages: by node id, where a step of a secure sum came with the plan. lacking: what each node that answered lacks
+    now. errors: its code for each node that failed. failures: how many, by the code's name.
     """
 
     vectors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
@@ -170,7 +171,7 @@ class _Plans:
             message = read_secure_reply(reply.content)
             outcome.messages.update({node: message} if wanted else {})
         else:
-            vector = read_reply(reply.content, self.backbone.layout, self.plan.version)
+            vector = read_answer(reply.content, self.backbone.layout, self.plan)
             outcome.vectors.update({node: vector} if wanted else {})
         return wanted
 

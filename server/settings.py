@@ -9,6 +9,7 @@ from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from server.planning import PlanningSettings
 from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.privacy.settings import PrivacySettings, read_privacy
 from strategies.registry import make_strategy
 from strategies.secure_aggregation.settings import SecureAggregationSettings
 
@@ -31,6 +32,7 @@ class ServerSettings:
     signing_key_file: the key that plans are signed with; None sends plans without a signature.
     secure_aggregation: `off` takes each client's vector; `sum` learns the sum of a round's vectors alone, `cohorts`
     those of random cohorts of at least `cohort_size` clients. enrolment_file: who enrols the fleet's clients.
+    privacy: what noise sums get, see PrivacySettings.
     """
 
     model: str
@@ -54,6 +56,7 @@ class ServerSettings:
     cohort_size: int = 10
     enrolment_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ class ServerSettings:
             if not 0.0 < share <= 1.0:
                 raise UserError(f"{name} {share}: expected a share above 0 and at most 1")
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
+        self.privacy.check_run(strategy=self.strategy, secure=self.secure_aggregation, probes=self.probes)
         if self.secure_aggregation != "off" and self.enrolment_file is None:
             raise UserError("enrolment-file is not set: secure sums need the fleet's enrolment.json")
 
@@ -126,6 +130,7 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         secure_aggregation=cast(SecureMode, str(config.get("secure-aggregation", ServerSettings.secure_aggregation))),
         cohort_size=_integer(config, "cohort-size", ServerSettings.cohort_size),
         enrolment_file=_path(config, "enrolment-file"),
+        privacy=read_privacy(config),
         planning=planning,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from client.node_file import SUMS_ONLY, NodeFile, read_node_file
+from client.privacy import EPSILON_BUDGET
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
@@ -32,7 +33,8 @@ _STOP = object()
 class JoinSettings:
     """What is asked for. data: the private images. state, vault, budget: None for the default.
 
-    sums_only: whether this device gives its vector to secure sums alone.
+    sums_only: whether this device gives its vector to secure sums alone. epsilon_budget: of its
+    whole life.
     """
 
     node_file: Path
@@ -41,11 +43,14 @@ class JoinSettings:
     vault: VaultChoice | None = None
     budget: float | None = None
     sums_only: bool = False
+    epsilon_budget: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
         if self.budget is not None and not 0 < self.budget <= 1:
             raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
+        if self.epsilon_budget is not None and not self.epsilon_budget > 0:
+            raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,7 @@ def _prepare(
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),
+        **({} if settings.epsilon_budget is None else {EPSILON_BUDGET: settings.epsilon_budget}),
     }
     supernode = SuperNodeSettings(
         node=node, state=state, home=places.flower(node), node_config=config, environment=vault.environment(environment)

@@ -1,7 +1,7 @@
 """What `fedsieve serve` is told."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from deployment.enrolment_key import ENROLMENT
 from personalization.errors import UserError
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
+from strategies.privacy.settings import PrivacySettings
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SHORTEST = timedelta(seconds=10)
@@ -44,6 +45,7 @@ class ServeSettings:
     strategy: str = "precision-weighted-mean"
     secure_aggregation: SecureMode = ServerSettings.secure_aggregation
     cohort_size: int = ServerSettings.cohort_size
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class ServeSettings:
             "budget": self.budget,
             "probes": self.probes,
             "final-probes": self.final_probes,
+            **self.privacy.to_config(),
         }
 
     def server_settings(self) -> ServerSettings:

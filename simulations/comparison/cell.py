@@ -28,6 +28,7 @@ from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
 from simulations.fleet import FleetSettings, check_cohort, make_identities
+from simulations.noise import SimulatedNoise
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario
 
@@ -120,13 +121,15 @@ class _Fleet:
             self.lies = MaskedLies(forger, roles, self.settings.seed)
         config["min-nodes"] = clients - len(roles.late)
         check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
+        noise = SimulatedNoise(self.settings.seed)
         crossed = run_in_process(
-            make_server_app(config=config, on_round=self._judge_round),
+            make_server_app(config=config, on_round=self._judge_round, entropy=noise.server()),
             make_client_app(
                 self.world.data,
                 personalize=self.worlds.first_searches,
                 identify=make_identities(self.settings, config),
                 tamper=self.lies,
+                noise=noise,
             ),
             clients=clients,
             run_config=config,

@@ -1,6 +1,6 @@
 """Exact samples of the discrete Gaussian: integers and random bytes in, integers out, nothing in floating point.
 
-Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy" (arXiv 2004.00010), algorithms 1 to 3:
+Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy" (arXiv 2004.00010), algorithms 1-3:
 rejection from a discrete Laplace, whose coins of probability exp(-g) need nothing but uniform integers. Noise that is
 rounded from a floating-point Gaussian has gaps that give the data away (Mironov 2012); this has none.
 """

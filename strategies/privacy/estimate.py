@@ -1,10 +1,10 @@
 """What can be believed of noisy sums: the posterior mean under a public guess of how sensitivities are built.
 
 Sensitivities of a transformer's layers are alike: all of them, those of attention and of MLP layers, those at one
-level, the levels of one layer. A Gaussian prior over atoms with these components, and observations whose noise is known
-because it was added on purpose, have a closed-form posterior (a Kalman filter without motion). Under much noise it says what is
-common to many layers, under little what is special to each. It is computed from what is released and from nothing else,
-so it costs no privacy.
+level, the levels of one layer. A Gaussian prior over atoms with these components, and observations whose noise is
+known because it was added on purpose, have a closed-form posterior (a Kalman filter without motion). Under much noise
+it says what is common to many layers, under little what is special to each. It is computed from what is released and
+from nothing else, so it costs no privacy.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,8 @@ from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
 from strategies.privacy.discrete_gaussian import Integers, sample_discrete_gaussian
 from strategies.secure_aggregation.entropy import Entropy
 
+_LARGEST_STEPS = float(1 << 45)
+
 
 class Postprocessor:
     """As a rule, a hook changes nothing."""
@@ -76,15 +78,17 @@ class DistributedNoise(Postprocessor):
         return vector + sample_discrete_gaussian(self.share, len(vector), entropy)
 
 
-def to_grid(vector: NDArray[np.float64], terms: PrivacyTerms) -> Integers:
+def to_grid(vector: NDArray[np.float64], terms: PrivacyTerms, *, nearest: bool = False) -> Integers:
     """Return a vector [entries] on the grid, rounded towards 0; what is absurdly large is cut off first.
+
+    nearest: rounds to the nearest instead: the inverse of `from_grid`.
 
     Raises ValueError for what is not finite.
     """
     if vector.ndim != 1 or not np.isfinite(vector).all():
         raise ValueError("a vector to be released must be finite")
-    bounded = np.clip(vector, -1e3 * terms.clip, 1e3 * terms.clip)
-    return np.trunc(bounded * (GRID_STEPS / terms.clip)).astype(np.int64)
+    steps = np.clip(vector * (GRID_STEPS / terms.clip), -_LARGEST_STEPS, _LARGEST_STEPS)
+    return (np.rint(steps) if nearest else np.trunc(steps)).astype(np.int64)
 
 
 def from_grid(total: Integers, terms: PrivacyTerms) -> NDArray[np.float64]:

@@ -32,11 +32,15 @@ from strategies.secure_aggregation.settings import RoundName, SecureAggregationS
 
 @dataclass(frozen=True, eq=False)
 class SecureTotal:
-    """words [entries]: the sum as encoded. vector [entries]: as numbers. clients: handles of those in it."""
+    """words [entries]: the sum as encoded. vector [entries]: as numbers. clients: handles of those in it.
+
+    cohort: how many were announced.
+    """
 
     words: Words
     vector: NDArray[np.float64]
     clients: tuple[int, ...]
+    cohort: int
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -188,7 +192,8 @@ class SecureSum:
         words = self._encoding.reduced(total)
         if not self._encoding.fits(words, len(members)):
             raise RoundFailedError("secure sum: the masks do not cancel; a client sent something else than it should")
-        return SecureTotal(words, self._encoding.to_sum(words), tuple(self._handles[index] for index in members))
+        handles = tuple(self._handles[index] for index in members)
+        return SecureTotal(words, self._encoding.to_sum(words), handles, len(self._handles))
 
     @property
     def _tag(self) -> bytes:
