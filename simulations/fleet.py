@@ -124,6 +124,9 @@ class FleetSettings:
         own["model"] = str(_model_folder(self.model))
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
+        if self.dp == "off":
+            for key in ("epsilon", "delta", "clip"):
+                del own[key]
         own["private-data"] = _PRIVATE_DATA
         return own
 

@@ -31,6 +31,7 @@ from simulations.fleet import FleetSettings, check_cohort, make_identities
 from simulations.noise import SimulatedNoise
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario
+from strategies.privacy.words import write_privacy
 
 Row = dict[str, Any]
 
@@ -86,7 +87,7 @@ def _decided_by(arm: str | None) -> Row:
 
 def _arm(name: str, world: World, settings: FleetSettings) -> Row:
     result = run_arm(name, world, settings)
-    return {"clients": result.clients, "rounds": [], "fleet": [], "server_rounds": result.rounds}
+    return {"clients": result.clients, "rounds": [], "fleet": [], "server_rounds": result.rounds, "privacy": "none"}
 
 
 def _role(client: int, scenario: Scenario, world: World) -> Row:
@@ -144,7 +145,9 @@ class _Fleet:
                 rows.append({**evaluate_client(folder, client, self.world.evaluator), **traffic})
         journal = load_journal(self.settings.out / "server")
         assert journal.final is not None
-        return {"clients": rows, "rounds": self._round_rows(), "fleet": [*journal.rounds, journal.final]}
+        privacy = write_privacy(journal.final["privacy"])
+        fleet = [*journal.rounds, journal.final]
+        return {"clients": rows, "rounds": self._round_rows(), "fleet": fleet, "privacy": privacy}
 
     @property
     def _roles(self) -> Roles:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 # Orders at which the conversion is tried first, then refined between the neighbours of the best.
 _ORDERS = tuple(1.0 + 10.0 ** (k / 20 - 4) for k in range(181))
-_REFINEMENTS, _HALVINGS = 60, 200
+_REFINEMENTS, _HALVINGS = 30, 60
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
