@@ -21,7 +21,8 @@ _LATE_METRICS = ("personal_accuracy", "evaluations")
 class Collected:
     """What all cells of a comparison came to, gathered one by one so that no whole result has to stay in memory.
 
-    measures: by point, method and seed. settings: the same, of the cells that are done. failed: one line a failed cell. privacy: by point and method, what a client gives away, in words.
+    measures: by point, method and seed. settings: the same, of the cells that are done. failed: one line a failed
+    cell. privacy: by point and method, what a client gives away, in words.
     """
 
     comparison: Comparison
