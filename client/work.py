@@ -13,7 +13,7 @@ from client.identity import Identity
 from client.model import keep_model
 from client.node_file import SUMS_ONLY
 from client.privacy import admit
-from client.secure import answer_step, check_invitation, mask
+from client.secure import answer_step, check_invitation, mask, read_secure_settings
 from client.settings import read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
@@ -98,7 +98,9 @@ def answer(
     if identity is None:
         return secure_reply(b"")
     drawn = system_entropy if noise is None else noise(node_config, plan)
-    return secure_reply(mask(request, vector, plan, layout, digest, state, identity, charge=charge, entropy=drawn))
+    summing = read_secure_settings(node_config)
+    masked = mask(request, vector, plan, layout, digest, state, identity, summing, charge=charge, entropy=drawn)
+    return secure_reply(masked)
 
 
 def _open_reply(vector: NDArray[np.float64], plan: Plan, layout: StatisticsLayout) -> RecordDict:
@@ -113,11 +115,15 @@ def _check_privacy(
 ) -> Identity | None:
     """Return who the device is in the sum that is asked for, None if none is; raise what stands in its way."""
     if request is None and node_config.get(SUMS_ONLY):
-        raise ClientError(ClientFailure.OPEN_REFUSED, "the server asked for a vector in the open")
+        raise ClientError(
+            ClientFailure.OPEN_REFUSED,
+            "the server asked for this device's statistics in the open, which it gives to sums alone; serve the fleet "
+            "with --secure-aggregation sum, or let this device join with --in-the-open",
+        )
     if request is None or request.step is not Step.MASK:
         return None
     identity = identify(node_config)
-    check_invitation(request, state, identity)
+    check_invitation(request, state, identity, read_secure_settings(node_config))
     return identity
 
 

@@ -34,9 +34,19 @@ def make_app(
         settings = read_settings(run_config)
         strategy = make_strategy(settings.strategy)
         backbone = load_generic_backbone(settings.model, settings.levels)
-        FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round, entropy=entropy).run(grid)
+        server = FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round, entropy=entropy)
+        server.run(punctual(grid))
 
     return app
+
+
+def punctual(grid: Grid) -> Grid:
+    """Return a grid that keeps deadlines: Flower's own of a deployed server is wrapped, all others are as they are."""
+    from flwr.superlink.grid.http_grid import HttpGrid
+
+    from server.punctual_grid import PunctualGrid
+
+    return PunctualGrid(grid) if isinstance(grid, HttpGrid) else grid
 
 
 app = make_app()

@@ -34,6 +34,7 @@ _CHANGEABLE_KEYS = frozenset(
         "probes",
         "quorum",
         "secure-aggregation",
+        "smallest-cohort",
     }
 )
 

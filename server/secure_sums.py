@@ -52,7 +52,7 @@ class SecureSums:
             number=number,
             group=str(plan.version),
             deadline=self._settings.deadline,
-            settings=SecureAggregationSettings(),
+            settings=SecureAggregationSettings(smallest_cohort=self._settings.smallest_cohort),
             encode=lambda cohort: sum_encoding(plan, backbone.layout, cohort),
             signer=self._signer,
         )

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from client.node_file import SUMS_ONLY, NodeFile, read_node_file
+from client.node_file import SMALLEST, SUMS_ONLY, NodeFile, read_node_file
 from client.privacy import EPSILON_BUDGET
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
 from deployment.join.connection import Answer, ask_server, own_flower
-from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end
+from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end, has_left
 from deployment.join.flower_log import Said, Sign
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
@@ -24,6 +24,7 @@ from deployment.join.report import Reporter
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
 from personalization.errors import UserError
+from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 _TICK_SECONDS = 1.0
 _STOP = object()
@@ -33,8 +34,8 @@ _STOP = object()
 class JoinSettings:
     """What is asked for. data: the private images. state, vault, budget: None for the default.
 
-    sums_only: whether this device gives its vector to secure sums alone. epsilon_budget: of its
-    whole life.
+    sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
+    epsilon_budget: what it gives away in its whole life, None for no limit.
     """
 
     node_file: Path
@@ -42,7 +43,8 @@ class JoinSettings:
     state: Path | None = None
     vault: VaultChoice | None = None
     budget: float | None = None
-    sums_only: bool = False
+    sums_only: bool = True
+    smallest_cohort: int = SMALLEST_COHORT
     epsilon_budget: float | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,13 @@ class JoinSettings:
             raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
         if self.epsilon_budget is not None and not self.epsilon_budget > 0:
             raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
+        SecureAggregationSettings(smallest_cohort=self.smallest_cohort)
+
+    @property
+    def privacy(self) -> str:
+        """What leaves the device, in words."""
+        sums = f"secure sums over {self.smallest_cohort} devices or more"
+        return f"statistics go into {sums}" + (" alone" if self.sums_only else ", or to the server in the open")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +107,13 @@ def _prepare(
     Remembered(state=str(state.resolve()), vault=vault).save(places.settings_file(node))
     report.tell("ready", f"{node.name} of fleet {node.fleet}: {images} images in {data}", images=images, data=str(data))
     report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
+    report.tell("privacy", settings.privacy, sums_only=settings.sums_only, smallest_cohort=settings.smallest_cohort)
     config: dict[str, str | float] = {
         "data-dir": str(data),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
         "client-name": node.name,
+        SMALLEST: settings.smallest_cohort,
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),
@@ -185,7 +196,7 @@ class _Loop:
     def _ended(self, node: SuperNode, code: int) -> float:
         """Say why a SuperNode ended on its own; return the seconds to wait before the next. Raises UserError."""
         online, words = self._owner.online, node.last_words()
-        if code == 0:  # it had the time to say goodbye
+        if has_left(code, self._ready.node):
             self._note_online(False)
         end = explain_end(words, code, node=self._ready.node, online=online and code != 0, admission=self._admission)
         wait = self._backoff.next(longest=READMISSION_SECONDS if words.refused else None)
