@@ -141,7 +141,7 @@ def load_journal(folder: Path) -> Journal:
             {int(node): int(times) for node, times in record.get("asked", {}).items()},
             {int(node): float(rho) for node, rho in record.get("spent", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error
 
 

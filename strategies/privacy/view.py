@@ -19,10 +19,10 @@ from strategies.privacy.postprocessor import (
     to_grid,
 )
 from strategies.privacy.release import deviations
+from strategies.privacy.settings import CLIP, DELTA
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 Vector = NDArray[np.float64]
-CLIP = 0.3
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def noisy_sum(
     *,
     plan: Plan,
     epsilon: float,
-    delta: float = 1e-5,
+    delta: float = DELTA,
     answers: int = 1,
     mode: NoiseMode = "central",
     clip: float = CLIP,
