@@ -19,13 +19,15 @@ def make_app(
     personalize: Callable[..., Any] | None = None,
     identify: Callable[[Config], Any] | None = None,
     tamper: Callable[..., Any] | None = None,
+    noise: Callable[..., Any] | None = None,
 ) -> ClientApp:
     """Return the ClientApp.
 
     load: where the private samples come from. config: values that come before those of Flower's run configuration.
     personalize: called instead of `personalization.pipeline.personalize`, with the same arguments. identify: who a node
     is in secure sums, by its configuration; as a rule, what its node file says. tamper: puts another vector in the
-    place of a client's, see client/work.py; for simulations of clients that lie.
+    place of a client's, see client/work.py; for simulations of clients that lie. noise: what a client's share of noise
+    is drawn from, by its configuration and the plan; as a rule the operating system, for simulations a seed.
     """
     from client.backbone import BackboneShelf
 
@@ -49,6 +51,7 @@ def make_app(
                 identify=identify or read_identity,
                 personalize=personalize,
                 tamper=tamper,
+                noise=noise,
             )
         return Message(content, reply_to=message)
 

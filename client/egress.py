@@ -10,12 +10,12 @@ from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from personalization.pieces import PieceError
-from personalization.plan import PlanError
-from personalization.statistics import StatisticsError
-from strategies.protocol import PLAN, read_plan, read_reply, reply_content
+from personalization.plan import Plan, PlanError
+from personalization.statistics import StatisticsError, StatisticsLayout
+from strategies.private_protocol import answer_content, check_sum_part
+from strategies.protocol import PLAN, read_plan
 from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError
-from strategies.secure_aggregation.settings import SecureAggregationSettings
-from strategies.secure_protocol import SecureRequest, check_form, read_secure_reply, read_secure_request, secure_reply
+from strategies.secure_protocol import SecureRequest, read_secure_reply, read_secure_request, secure_reply
 
 _CODES: tuple[tuple[type[Exception], ClientFailure], ...] = (
     (PlanError, ClientFailure.REQUEST_INVALID),
@@ -58,16 +58,18 @@ def _what_may_leave(request: RecordDict) -> Callable[[RecordDict], RecordDict]:
     """
     asked = read_secure_request(request)
     if asked is not None and PLAN not in request:
-        return lambda content: _checked_step(asked, content, entries=0)
+        return lambda content: _checked_step(asked, content)
     plan, layout, _ = read_plan(request)
     if asked is not None:
-        return lambda content: _checked_step(asked, content, entries=layout.size)
-    return lambda content: reply_content(read_reply(content, layout, plan.version), plan.version)
+        return lambda content: _checked_step(asked, content, plan, layout)
+    return lambda content: answer_content(content, layout, plan)
 
 
-def _checked_step(asked: SecureRequest, content: RecordDict, *, entries: int) -> RecordDict:
+def _checked_step(
+    asked: SecureRequest, content: RecordDict, plan: Plan | None = None, layout: StatisticsLayout | None = None
+) -> RecordDict:
     raw = read_secure_reply(content)
-    check_form(asked, raw, entries=entries, settings=SecureAggregationSettings())
+    check_sum_part(asked, raw, plan, layout)
     return secure_reply(raw)
 
 

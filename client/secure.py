@@ -6,10 +6,17 @@ from numpy.typing import NDArray
 from client.data import Config
 from client.identity import Identity
 from client.node_file import SMALLEST
+from client.privacy import Charge
 from client.state import KEYRING, PARTICIPATION, ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
+from personalization.plan import Plan
+from personalization.statistics import StatisticsLayout
+from strategies.privacy.release import deviations
+from strategies.private_protocol import make_encoding
 from strategies.secure_aggregation.client import mask_input, reveal_pairs, reveal_shares
+from strategies.secure_aggregation.encoding import Encoding
+from strategies.secure_aggregation.entropy import Entropy
 from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError
 from strategies.secure_aggregation.identity import CERTIFICATE_BYTES
 from strategies.secure_aggregation.keyring import Keyring
@@ -70,24 +77,41 @@ def check_invitation(
 def mask(
     request: SecureRequest,
     vector: NDArray[np.float64],
-    plan: bytes,
+    plan: Plan,
+    layout: StatisticsLayout,
+    digest: bytes,
     state: ClientState,
     identity: Identity,
     settings: SecureAggregationSettings,
+    *,
+    charge: Charge,
+    entropy: Entropy,
 ) -> bytes:
-    """Return the masked vector. vector [statistics] in [0, 1]. plan: digest of the plan that it answers."""
+    """Return the masked vector. vector [statistics] in [0, 1]; digest: of the plan that it answers.
+
+    Where the plan asks for noise, deviations from it are masked, with this device's share drawn from `entropy`; what
+    that costs is charged together with the mask.
+    """
+
+    def encode(cohort: int) -> Encoding:
+        return make_encoding(plan, layout, cohort, fraction_bits=settings.fraction_bits, entropy=entropy)
+
+    summed = vector if plan.privacy is None else deviations(vector, plan, layout)
     _check_fleet(request, identity)
     keyring = _own_keyring(request, state, identity)
     message, participation = mask_input(
         keyring,
         request.message,
-        vector,
-        name=request.name(plan, len(vector)),
+        summed,
+        name=request.name(digest, len(summed)),
         settings=settings,
         authority=identity.authority,
+        encode=encode,
     )
-    # The keyring says that this round is used up: of the two it is written first.
-    state.change({KEYRING: keyring.to_bytes(), PARTICIPATION: participation.to_bytes()})
+    # What it costs comes first, for who loses power between two files. The keyring says that this round is used up: it
+    # is written before the participation.
+    changes = {**charge.changes(), KEYRING: keyring.to_bytes(), PARTICIPATION: participation.to_bytes()}
+    state.change(changes)
     return message
 
 

@@ -12,6 +12,7 @@ from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.model import keep_model
 from client.node_file import SUMS_ONLY
+from client.privacy import admit
 from client.secure import answer_step, check_invitation, mask, read_secure_settings
 from client.settings import read_settings
 from client.state import ClientState
@@ -23,12 +24,17 @@ from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
 from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
 from personalization.storage import pack_personal_model
+from strategies.privacy.release import deviations, released_entries
+from strategies.private_protocol import released_content
 from strategies.protocol import PLAN, read_plan, reply_content
+from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_protocol import SecureRequest, Step, read_secure_request, secure_reply
 from strategies.signatures import plan_digest
 
 Personalize = Callable[..., Personalization]
 Identify = Callable[[Config], Identity]
+# Takes the node's configuration and the plan, and returns what the client's share of noise is drawn from.
+Noise = Callable[[Config, Plan], Entropy]
 # Takes the node's configuration, the plan, the layout and the vector, and returns what is sent in its place.
 Tamper = Callable[[Config, Plan, StatisticsLayout, NDArray[np.float64]], NDArray[np.float64]]
 
@@ -45,13 +51,15 @@ def answer(
     identify: Identify,
     personalize: Personalize | None = None,
     tamper: Tamper | None = None,
+    noise: Noise | None = None,
 ) -> RecordDict:
     """Return the reply to a request: the statistics vector for its plan and the plan's version, or a part of a sum.
 
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
     attempt at this version left is replaced. Only for a secure sum it is refused: a second vector under other masks
-    would say something. A device that has a key to check plans with stores nothing of a request before it has. Raises
-    what the egress guard turns into codes.
+    would say something. What an answer costs in privacy is in the device's ledger before it leaves, and what its budget
+    forbids is refused before any work is done. A device that has a key to check plans with stores nothing of a request
+    before it has. Raises what the egress guard turns into codes.
     """
     request, trust = read_secure_request(content), read_trust(node_config)
     if request is not None and PLAN not in content:
@@ -62,6 +70,8 @@ def answer(
     if trust is not None:
         check_request(content, trust, state)
     identity = _check_privacy(request, state, node_config, identify)
+    digest = plan_digest(content)
+    charge = admit(plan, layout, request, digest=digest, state=state, node_config=node_config)
     backbone = shelf.get(content, state, root, plan.dropped)
     samples = load(node_config, run_config, backbone.facts)
     past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
@@ -83,11 +93,21 @@ def answer(
     if tamper is not None:
         vector = tamper(node_config, plan, layout, vector)
     if request is None:
-        return reply_content(vector, plan.version)
+        state.change(charge.changes())
+        return _open_reply(vector, plan, layout)
     if identity is None:
         return secure_reply(b"")
+    drawn = system_entropy if noise is None else noise(node_config, plan)
     summing = read_secure_settings(node_config)
-    return secure_reply(mask(request, vector, plan_digest(content), state, identity, summing))
+    masked = mask(request, vector, plan, layout, digest, state, identity, summing, charge=charge, entropy=drawn)
+    return secure_reply(masked)
+
+
+def _open_reply(vector: NDArray[np.float64], plan: Plan, layout: StatisticsLayout) -> RecordDict:
+    if plan.privacy is None:
+        return reply_content(vector, plan.version)
+    released = deviations(vector, plan, layout) if plan.privacy.release else np.zeros(released_entries(layout))
+    return released_content(released, plan)
 
 
 def _check_privacy(

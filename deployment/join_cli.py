@@ -73,6 +73,14 @@ def join(
         Path | None,
         typer.Option(help="Folder for a recording of every byte that this device sends, for `fedsieve audit`."),
     ] = None,
+    epsilon_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="What this device gives away in its life at most, as epsilon at delta 1e-5: it answers no plan that "
+            "would exceed it, and none without noise.",
+            show_default="no limit",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object on a line.")] = False,
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
@@ -97,6 +105,7 @@ def join(
         sums_only=sums_only,
         smallest_cohort=smallest_cohort,
         record=record,
+        epsilon_budget=epsilon_budget,
     )
     run(settings, Reporter(as_json=as_json), environment=os.environ, backoff=Backoff())
 

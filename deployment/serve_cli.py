@@ -58,6 +58,18 @@ def serve(
     smallest_cohort: Annotated[
         int, typer.Option(help="Fewest devices of a sum, 3 or more; a round of fewer teaches the server nothing.")
     ] = SMALLEST_COHORT,
+    dp: Annotated[
+        Literal["off", "central", "distributed"],
+        typer.Option(
+            help="Differential privacy: this server adds noise to the sum of a round (`central`), or every device adds "
+            "a share before its statistics are masked (`distributed`, needs --secure-aggregation)."
+        ),
+    ] = "off",
+    epsilon: Annotated[
+        float, typer.Option(help="With --dp: what a device gives away in a run at most; smaller is more private.")
+    ] = 4.0,
+    delta: Annotated[float, typer.Option(help="With --dp: the chance that epsilon does not hold.")] = 1e-5,
+    clip: Annotated[float, typer.Option(help="With --dp: how far one device can move the sum.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on for devices; 0.0.0.0 is every IPv4 one.")] = "0.0.0.0",
     port: Annotated[int | None, typer.Option(help="Port to listen on for devices.", show_default="the fleet's")] = None,
@@ -76,6 +88,7 @@ def serve(
     from deployment.serve.log import make_log
     from deployment.serve.service import serve as run
     from deployment.serve.settings import ServeSettings, parse_interval
+    from strategies.privacy.settings import PrivacySettings
 
     folder = fleet.absolute()
     code = run(
@@ -100,6 +113,7 @@ def serve(
             strategy=strategy,
             secure_aggregation=secure_aggregation,
             smallest_cohort=smallest_cohort,
+            privacy=PrivacySettings(mode=dp, epsilon=epsilon, delta=delta, clip=clip),
             seed=seed,
         ),
         make_log(Console(stderr=True)),

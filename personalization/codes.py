@@ -28,6 +28,8 @@ class ClientFailure(IntEnum):
     """An answer could tell more than the sum, or this device was enrolled without a certificate for secure sums."""
     OPEN_REFUSED = 111
     """The server asked for a vector in the open, and this device gives its vector to secure sums alone."""
+    BUDGET_SPENT = 112
+    """The answer would cost more privacy than this device allows, or comes without any noise."""
 
 
 class ClientError(Exception):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.prior import Prior
+from personalization.privacy_terms import PrivacyTerms
 from personalization.statistics import StatisticsLayout, from_wire, to_wire
 
 _WIRE = np.dtype("<f2")
@@ -25,6 +26,7 @@ class PlanError(ValueError):
 class Plan:
     """version: rises with every plan. prior: None until the fleet has measured something. dropped [groups]: what the
     fleet's backbone no longer holds. probes: how many each client may measure. budget: target share that is kept.
+    privacy: the noise that answers are summed with, None for none.
     """
 
     version: int
@@ -32,6 +34,7 @@ class Plan:
     dropped: NDArray[np.bool_]
     probes: int
     budget: float
+    privacy: PrivacyTerms | None = None
 
     def to_record(self) -> Record:
         """Return the plan as a flat record of integers, numbers and bytes."""
@@ -44,7 +47,7 @@ class Plan:
         if self.prior is not None:
             record["prior-sensitivity"] = to_wire(self.prior.sensitivity).astype(_WIRE).tobytes()
             record["prior-precision"] = np.minimum(self.prior.precision, np.finfo(_WIRE).max).astype(_WIRE).tobytes()
-        return record
+        return record if self.privacy is None else {**record, **self.privacy.to_record()}
 
     @staticmethod
     def from_record(record: Mapping[str, object], layout: StatisticsLayout) -> "Plan":
@@ -63,7 +66,11 @@ class Plan:
             if (scaled > 1.0).any():
                 raise PlanError("a sensitivity of the prior is out of range")
             prior = Prior(from_wire(scaled), _array(record, "prior-precision", layout.atoms))
-        return Plan(version=version, prior=prior, dropped=dropped, probes=probes, budget=budget)
+        try:
+            privacy = PrivacyTerms.from_record(record)
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        return Plan(version=version, prior=prior, dropped=dropped, probes=probes, budget=budget, privacy=privacy)
 
 
 def _value(record: Mapping[str, object], key: str, kind: type[_Scalar]) -> _Scalar:

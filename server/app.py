@@ -9,12 +9,19 @@ from flwr.serverapp import Grid, ServerApp
 from server.rounds import FleetServer, OnRound
 from server.settings import ConfigValue, read_settings
 from strategies.registry import make_strategy
+from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 
-def make_app(*, config: Mapping[str, ConfigValue] | None = None, on_round: OnRound | None = None) -> ServerApp:
+def make_app(
+    *,
+    config: Mapping[str, ConfigValue] | None = None,
+    on_round: OnRound | None = None,
+    entropy: Entropy = system_entropy,
+) -> ServerApp:
     """Return the ServerApp.
 
     config: values that come before those of Flower's run configuration. on_round: called with each round's record.
+    entropy: what noise is drawn from.
     """
     app = ServerApp()
 
@@ -27,7 +34,8 @@ def make_app(*, config: Mapping[str, ConfigValue] | None = None, on_round: OnRou
         settings = read_settings(run_config)
         strategy = make_strategy(settings.strategy)
         backbone = load_generic_backbone(settings.model, settings.levels)
-        FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round).run(punctual(grid))
+        server = FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round, entropy=entropy)
+        server.run(punctual(grid))
 
     return app
 

@@ -16,7 +16,8 @@ from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
 from server.replies import Asked
 from server.signing import PlanSigner
-from strategies.protocol import MANIFEST, SECURE, read_reply
+from strategies.private_protocol import read_answer
+from strategies.protocol import MANIFEST, SECURE
 from strategies.secure_protocol import read_secure_reply
 
 NO_REPLY = "no_reply"
@@ -64,8 +65,9 @@ class Traffic:
 
 @dataclass
 class Outcome:
-    """What came back. vectors: by node id. messages: by node id, where a step of a secure sum came with the plan.
+    """What came back. vectors: by node id, integers on the grid where the plan asks for noise.
 
+    messages: by node id, where a step of a secure sum came with the plan.
     lacking: what each node that answered lacks now. errors: its code for each node that failed. failures: how many, by
     the code's name, or by what is wrong with a reply (`reply_length`). dropped: messages that were no replies to what
     was asked, by reason; they count for nobody.
@@ -185,7 +187,7 @@ class _Plans:
         if self.secure is not None:
             outcome.messages[node] = read_secure_reply(reply.content)
         else:
-            outcome.vectors[node] = read_reply(reply.content, self.backbone.layout, self.plan.version)
+            outcome.vectors[node] = read_answer(reply.content, self.backbone.layout, self.plan)
 
     def _messages(self, nodes: list[int], lacking: Mapping[int, NDArray[np.bool_] | None]) -> list[Message]:
         # A list, since Flower's grid of a deployed server goes through it twice.

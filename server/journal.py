@@ -20,8 +20,11 @@ _FREE_KEYS = frozenset({"enrolment-file", "extend", "journal-dir", "out-dir", "r
 _CHANGEABLE_KEYS = frozenset(
     {
         "budget",
+        "clip",
         "cohort-size",
         "deadline",
+        "delta",
+        "epsilon",
         "final-probes",
         "fraction",
         "min-nodes",
@@ -47,7 +50,8 @@ class Journal:
     placed_late: whether the final pass placed clients first, and so took one version more.
     goal: the round after which the final pass comes, 0 if only the settings say so. finals: records of earlier final
     passes, of a run that was extended. passed: how many versions these took, beside those of the rounds. sums: how many
-    secure sums were begun in this series: a client masks one vector for each and no more.
+    secure sums were begun in this series: a client masks one vector for each and no more. asked, spent: in runs with
+    noise, how often each node id was asked in this run, and the rho of all it was asked for in all runs.
     """
 
     settings: dict[str, Any]
@@ -65,6 +69,8 @@ class Journal:
     finals: list[dict[str, Any]] = field(default_factory=list)
     passed: int = 0
     sums: int = 0
+    asked: dict[int, int] = field(default_factory=dict)
+    spent: dict[int, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -84,6 +90,8 @@ class Journal:
             "finals": self.finals,
             "passed": self.passed,
             "sums": self.sums,
+            "asked": {str(node): times for node, times in self.asked.items()},
+            "spent": {str(node): rho for node, rho in self.spent.items()},
         }
         write_json(folder / JOURNAL, record)
 
@@ -96,6 +104,7 @@ class Journal:
         self.series = self.sums = 0
         if self.final is not None:
             self.passed += 1 + self.placed_late
+            self.asked = {}
             self.finals.append(self.final)
             self.final, self.placed_late = None, False
             self.goal = len(self.rounds) + rounds
@@ -129,6 +138,8 @@ def load_journal(folder: Path) -> Journal:
             list(record.get("finals", [])),
             int(record.get("passed", 0)),
             int(record.get("sums", 0)),
+            {int(node): int(times) for node, times in record.get("asked", {}).items()},
+            {int(node): float(rho) for node, rho in record.get("spent", {}).items()},
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error

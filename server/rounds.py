@@ -17,12 +17,14 @@ from server.backbone import GenericBackbone
 from server.exchange import NO_REPLY, Outcome, Traffic, exchange, is_invalid
 from server.journal import Journal, extend_journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
+from server.private_rounds import NO_PRIVACY, PrivateRounds
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
-from server.secure_sums import SecureSums, reduce_sums
+from server.secure_sums import SecureSums, reduce_sums, why_nothing
 from server.settings import ServerSettings
 from server.signing import PlanSigner
 from server.signing_key import next_series, read_signing_key
 from strategies.base import Strategy
+from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 OnRound = Callable[[dict[str, Any]], None]
 RESULTS = "rounds.json"
@@ -40,11 +42,13 @@ class FleetServer:
         *,
         run_config: Mapping[str, Any],
         on_round: OnRound | None = None,
+        entropy: Entropy = system_entropy,
     ) -> None:
         """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does,
         and for a signing key that can't be used.
 
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
+        entropy: what the server's noise is drawn from.
         """
         self.settings, self.backbone, self.strategy = settings, backbone, strategy
         self.folder = settings.journal_dir or settings.out / "server"
@@ -55,6 +59,11 @@ class FleetServer:
         self.journal = _open(settings, self.folder, backbone, run_config)
         self._signer = _make_signer(settings, self.journal)
         secure = settings.secure_aggregation != "off"
+        self._private = None
+        if settings.privacy.mode != "off":
+            self._private = PrivateRounds(
+                settings=settings.privacy, rounds=settings.rounds, fraction=settings.fraction, entropy=entropy
+            )
         self._secure = SecureSums(settings, series=self.journal.series, signer=self._signer) if secure else None
         strategy.restore(self.journal.strategy)
 
@@ -75,7 +84,7 @@ class FleetServer:
     def _round(self, grid: Grid, number: int) -> dict[str, Any]:
         started = time.perf_counter()
         nodes = self._nodes(grid)
-        sampled = sample_nodes(nodes, fraction=self.settings.fraction, seed=self.settings.seed, round_number=number)
+        sampled = self._sample(nodes, number)
         if self._secure is not None:
             record = self._sum_round(grid, number, sampled, self._secure)
         else:
@@ -87,6 +96,16 @@ class FleetServer:
         self.journal.rounds.append(record)
         self.journal.save(self.folder)
         return record
+
+    def _sample(self, nodes: list[int], number: int) -> list[int]:
+        """Return who is asked in a round; in a run with noise it is in the journal before anybody is."""
+        seed = self.settings.seed
+        if self._private is None:
+            return sample_nodes(nodes, fraction=self.settings.fraction, seed=seed, round_number=number)
+        sampled = self._private.sample(nodes, self.journal, seed=seed, round_number=number)
+        self._private.charge(sampled, self.journal)
+        self.journal.save(self.folder)
+        return sampled
 
     def _sum_round(self, grid: Grid, number: int, sampled: list[int], secure: SecureSums) -> dict[str, Any]:
         """Run a round of which the server learns sums alone, and return its record."""
@@ -104,6 +123,14 @@ class FleetServer:
         self.journal.nodes.update(found.outcome.lacking)
         record = {**self._record(number, len(sampled), found.outcome), "secure": found.record()}
         quorum = quorum_size(len(sampled), self.settings.quorum)
+        if self._private is not None:
+            missing = why_nothing(found, quorum)
+            if missing is not None:
+                record["not_learned"] = missing
+            else:
+                known, layout = self.journal.knowledge, self.backbone.layout
+                self.journal.knowledge = self._private.learn_sums(known, plan, found.totals, layout)
+            return record
         reduced = reduce_sums(found, self.strategy, self.backbone.layout, quorum=quorum)
         if isinstance(reduced, str):
             record["not_learned"] = reduced
@@ -141,7 +168,8 @@ class FleetServer:
         outcome = Outcome()
         records = None if self._secure is None else self._secure.withholding(nodes, self.journal.sums)
         for group, members in sorted(self._groups(nodes).items()):
-            plan = self._plan(self.journal.groups.get(group, self.journal.knowledge), number, probes)
+            known = self.journal.groups.get(group, self.journal.knowledge)
+            plan = self._plan(known, number, probes, release=message_type == MessageType.TRAIN)
             outcome.add(self._send(grid, plan, members, message_type, records))
         told = any(name != NO_REPLY and not is_invalid(name) for name in outcome.failures)
         if not outcome.replied and (message_type == MessageType.EVALUATE or told):
@@ -149,9 +177,10 @@ class FleetServer:
         self.journal.nodes.update(outcome.lacking)
         return outcome
 
-    def _plan(self, knowledge: FleetKnowledge, number: int, probes: int) -> Plan:
-        version = number + self.journal.passed
-        return knowledge.plan(self.backbone.layout, version=version, probes=probes, budget=self.settings.budget)
+    def _plan(self, knowledge: FleetKnowledge, number: int, probes: int, *, release: bool = True) -> Plan:
+        version, layout = number + self.journal.passed, self.backbone.layout
+        plan = knowledge.plan(layout, version=version, probes=probes, budget=self.settings.budget)
+        return plan if self._private is None else self._private.told(plan, knowledge, layout, release=release)
 
     def _send(
         self,
@@ -187,6 +216,11 @@ class FleetServer:
     def _learn(self, outcome: Outcome, number: int, record: dict[str, Any]) -> None:
         """Learn from a round for the fleet and for each group, and note in the round's record what came of it."""
         journal, layout = self.journal, self.backbone.layout
+        if self._private is not None:
+            plan = self._plan(journal.knowledge, number, self.settings.probes)
+            rows = [outcome.vectors[node] for node in sorted(outcome.vectors)]
+            journal.knowledge = self._private.learn_open(journal.knowledge, plan, rows, layout)
+            return
         vectors = dict(sorted(outcome.vectors.items()))
         try:
             self.strategy.check_cohort(len(vectors))
@@ -245,6 +279,7 @@ class FleetServer:
             "first_contact_bytes": traffic.first_contact_bytes,
             "later_messages": traffic.later,
             "later_bytes": traffic.later_bytes,
+            "privacy": NO_PRIVACY if self._private is None else self._private.record(self.journal),
         }
 
 

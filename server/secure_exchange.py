@@ -19,6 +19,7 @@ from server.replies import Asked
 from server.secure_members import SecureMembers
 from server.signing import PlanSigner
 from strategies.protocol import SECURE
+from strategies.secure_aggregation.encoding import Encoding
 from strategies.secure_aggregation.errors import MessageError, RoundFailedError
 from strategies.secure_aggregation.messages import Invitation
 from strategies.secure_aggregation.server import SecureSum, SecureTotal
@@ -63,7 +64,7 @@ class SecureOutcome:
 class SecureRound:
     """One round. number: of the sum, rising within the run of `series`. group: Flower's group id, the plan's version.
 
-    deadline: seconds that a step may take at most.
+    deadline: seconds that a step may take at most. encode: how a cohort of this size sums, see `mask_input`.
     """
 
     grid: Grid
@@ -73,6 +74,7 @@ class SecureRound:
     group: str
     deadline: float
     settings: SecureAggregationSettings
+    encode: Callable[[int], Encoding]
     signer: PlanSigner | None
 
     def run(self, nodes: Sequence[int], *, plan: bytes, entries: int, draw: Draw, ask: AskPlans) -> SecureOutcome:
@@ -120,7 +122,10 @@ class SecureRound:
     def _sums(self, by_handle: Mapping[int, int], name: RoundName, draw: Draw, found: SecureOutcome) -> list[SecureSum]:
         try:
             cohorts = draw(list(by_handle))
-            sums = [SecureSum(self.members.adverts(one), name=name, settings=self.settings) for one in cohorts]
+            sums = [
+                SecureSum(self.members.adverts(one), name=name, settings=self.settings, encode=self.encode)
+                for one in cohorts
+            ]
         except UserError as error:
             found.reasons.append(str(error))
             return []

@@ -17,6 +17,7 @@ from server.secure_members import SecureMembers
 from server.settings import ServerSettings
 from server.signing import PlanSigner
 from strategies.base import Strategy
+from strategies.private_protocol import answer_entries, sum_encoding
 from strategies.protocol import PLAN, plan_record
 from strategies.secure_aggregation.cohorts import draw_cohorts, reduce_cohorts
 from strategies.secure_aggregation.settings import SecureAggregationSettings
@@ -52,12 +53,13 @@ class SecureSums:
             group=str(plan.version),
             deadline=self._settings.deadline,
             settings=SecureAggregationSettings(smallest_cohort=self._settings.smallest_cohort),
+            encode=lambda cohort: sum_encoding(plan, backbone.layout, cohort),
             signer=self._signer,
         )
         content = RecordDict({PLAN: plan_record(plan, backbone.layout, backbone.root)})
         if self._signer is not None:
             self._signer.sign(content)
-        digest, size = plan_digest(content), backbone.layout.size
+        digest, size = plan_digest(content), answer_entries(plan, backbone.layout)
         return one.run(nodes, plan=digest, entries=size, draw=lambda handles: self._draw(handles, number), ask=ask)
 
     def withholding(self, nodes: Iterable[int], number: int) -> dict[int, ConfigRecord]:
@@ -77,9 +79,17 @@ def reduce_sums(
     found: SecureOutcome, strategy: Strategy, layout: StatisticsLayout, *, quorum: int
 ) -> NDArray[np.float64] | str:
     """Return what a round's sums come to [statistics], or why nothing is learned from them; quorum: fewest clients."""
-    if found.clients < quorum:
-        return found.reasons[0] if found.reasons else f"{found.clients} clients in the sum, {quorum} are needed"
+    missing = why_nothing(found, quorum)
+    if missing is not None:
+        return missing
     try:
         return reduce_cohorts(found.totals, strategy, layout)
     except UserError as error:
         return str(error)
+
+
+def why_nothing(found: SecureOutcome, quorum: int) -> str | None:
+    """Return why a round has too few clients in its sums to learn from, None if it has `quorum` of them."""
+    if found.clients >= quorum:
+        return None
+    return found.reasons[0] if found.reasons else f"{found.clients} clients in the sum, {quorum} are needed"

@@ -9,6 +9,7 @@ from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from server.planning import PlanningSettings
 from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.privacy.settings import PrivacySettings, read_privacy
 from strategies.registry import make_strategy
 from strategies.secure_aggregation.settings import SecureAggregationSettings
 
@@ -32,6 +33,7 @@ class ServerSettings:
     secure_aggregation: `off` takes each client's vector; `sum` learns the sum of a round's vectors alone, `cohorts`
     those of random cohorts of at least `cohort_size` clients. smallest_cohort: fewest clients that are summed.
     enrolment_file: who enrols the fleet's clients.
+    privacy: what noise sums get, see PrivacySettings.
     """
 
     model: str
@@ -56,6 +58,7 @@ class ServerSettings:
     smallest_cohort: int = SecureAggregationSettings.smallest_cohort
     enrolment_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,7 @@ class ServerSettings:
             if not 0.0 < share <= 1.0:
                 raise UserError(f"{name} {share}: expected a share above 0 and at most 1")
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy, smallest=self.smallest_cohort)
+        self.privacy.check_run(strategy=self.strategy, secure=self.secure_aggregation, probes=self.probes)
         if self.secure_aggregation != "off" and self.enrolment_file is None:
             raise UserError("enrolment-file is not set: secure sums need the fleet's enrolment.json")
 
@@ -131,6 +135,7 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         cohort_size=_integer(config, "cohort-size", ServerSettings.cohort_size),
         smallest_cohort=_integer(config, "smallest-cohort", ServerSettings.smallest_cohort),
         enrolment_file=_path(config, "enrolment-file"),
+        privacy=read_privacy(config),
         planning=planning,
     )
 

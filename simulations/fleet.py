@@ -26,11 +26,15 @@ from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.engine import run_in_process
 from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.identities import SimulatedIdentities
+from simulations.noise import SimulatedNoise
 from simulations.partition import PartitionKind
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
 from simulations.recording import recorded
 from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.privacy.mechanism import honest_shares
+from strategies.privacy.settings import DpMode, PrivacySettings
+from strategies.privacy.words import write_privacy
 from strategies.registry import make_strategy
 
 Engine = Literal["in-process", "ray"]
@@ -49,7 +53,8 @@ class FleetSettings:
     does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
-    the server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the bundled ViT.
+    the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
+    docs/privacy_differential.md. model: folder or hub name; None is the bundled ViT.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
     audit. canaries: how many clients get an image of noise among their own, which an audit then looks for.
     """
@@ -78,6 +83,10 @@ class FleetSettings:
     strategy: str = PrecisionWeightedMean.name
     secure_aggregation: SecureMode = ServerSettings.secure_aggregation
     cohort_size: int = ServerSettings.cohort_size
+    dp: DpMode = PrivacySettings.mode
+    epsilon: float = PrivacySettings.epsilon
+    delta: float = PrivacySettings.delta
+    clip: float = PrivacySettings.clip
     seed: int = 0
     data: Path | None = None
     model: str | None = None
@@ -102,6 +111,8 @@ class FleetSettings:
             raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
+        privacy = PrivacySettings(mode=self.dp, epsilon=self.epsilon, delta=self.delta, clip=self.clip)
+        privacy.check_run(strategy=self.strategy, secure=self.secure_aggregation, probes=self.probes)
         PersonalizationSettings(
             budget=self.budget,
             budget_kind=self.budget_kind,
@@ -121,6 +132,9 @@ class FleetSettings:
         own["model"] = str(_model_folder(self.model))
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
+        if self.dp == "off":
+            for key in ("epsilon", "delta", "clip"):
+                del own[key]
         own["private-data"] = _PRIVATE_DATA
         del own["record"]  # changes nothing that the run computes
         if not self.canaries:
@@ -168,7 +182,8 @@ def run_fleet(
         if on_round is not None:
             on_round(_with_evaluations(record, settings.out, clients))
 
-    server_app = make_server_app(config=config, on_round=report_round)
+    noise = SimulatedNoise(settings.seed)
+    server_app = make_server_app(config=config, on_round=report_round, entropy=noise.server())
     threads = torch.get_num_threads()
     try:
         # One thread: sums in another order differ in their last digits, and clients this small gain little from two.
@@ -176,9 +191,9 @@ def run_fleet(
         if settings.engine == "ray":
             from simulations.engine_ray import run_under_ray
 
-            run_under_ray(server_app, make_client_app(config=config, identify=identify), clients=clients)
+            run_under_ray(server_app, make_client_app(config=config, identify=identify, noise=noise), clients=clients)
         else:
-            client_app = make_client_app(data, identify=identify)
+            client_app = make_client_app(data, identify=identify, noise=noise)
             with recorded(settings.out if settings.record else None) as tap:
                 run_in_process(server_app, client_app, clients=clients, run_config=config, on_answer=on_answer, tap=tap)
     except UserError as error:
@@ -195,6 +210,7 @@ def run_fleet(
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
     summary = summarize(rows, rounds, final, dense)
+    summary["privacy"] = write_privacy(final["privacy"])
     summary["wall_seconds"] = time.perf_counter() - started
     summary["cpu_seconds"] = time.process_time() - cpu_started
     summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -212,6 +228,8 @@ def check_cohort(settings: FleetSettings, clients: int) -> None:
         rows = 1
     try:
         make_strategy(settings.strategy).check_cohort(rows)
+        if settings.dp == "distributed":
+            honest_shares(-(-clients // rows))
     except UserError as error:
         raise UserError(f"a round asks {clients} {what}; {error}") from error
 

@@ -37,6 +37,10 @@ FLEET_FIELDS = (
     "adapt_head",
     "secure_aggregation",
     "cohort_size",
+    "dp",
+    "epsilon",
+    "delta",
+    "clip",
     "data",
     "model",
 )
@@ -72,6 +76,7 @@ class Scenario:
         self.fleet_settings(out=Path(), seed=0)
         self._check_partition()
         self._check_rounds()
+        self._check_privacy()
 
     def fleet_settings(self, **given: Any) -> FleetSettings:
         """Return the settings of a run; `given` are fields that no scenario has: `out`, `seed`, `strategy`."""
@@ -168,6 +173,17 @@ class Scenario:
         PartitionSettings(kind=fleet["partition"], **{name: fleet[name] for name in shared})
         if fleet["partition"] != "natural":  # its clients are only known once the data are read
             assign_roles(self.conditions, fleet["clients"], 0)
+
+    def _check_privacy(self) -> None:
+        if (
+            self.conditions.attack is not None
+            and self.fleet["dp"] != "off"
+            and self.fleet["secure_aggregation"] == "off"
+        ):
+            raise UserError(
+                "attack with dp: what attackers send in the open is made for vectors without noise; choose "
+                "secure_aggregation sum or cohorts, or dp off"
+            )
 
     def _check_rounds(self) -> None:
         rounds, late, drift = self.fleet["rounds"], self.conditions.late, self.conditions.drift

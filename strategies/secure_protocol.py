@@ -3,6 +3,7 @@
 Down: a step, the round that it belongs to, and a message of strategies/secure_aggregation. Up: such a message alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +13,6 @@ from personalization.plan import PlanError
 from personalization.statistics import StatisticsError
 from strategies.protocol import FLEET, PLAN, SECURE, SERIES, SIGNATURE
 from strategies.secure_aggregation.errors import MessageError
-from strategies.secure_aggregation.fixed_point import FixedPoint
 from strategies.secure_aggregation.graph import graph_size
 from strategies.secure_aggregation.identity import ADVERT_BYTES
 from strategies.secure_aggregation.masks import KEY_BYTES
@@ -108,16 +108,23 @@ def read_secure_reply(content: RecordDict) -> bytes:
     return message
 
 
-def check_form(request: SecureRequest, message: bytes, *, entries: int, settings: SecureAggregationSettings) -> None:
+def check_form(
+    request: SecureRequest,
+    message: bytes,
+    *,
+    vector_bytes: Callable[[int], int],
+    settings: SecureAggregationSettings,
+) -> None:
     """Return if a reply has the kind and the length that the request leads to; raise StatisticsError if not.
 
-    What is masked looks like random bytes, so this is all that can be told from outside. entries: length of the vector.
+    What is masked looks like random bytes, so this is all that can be told from outside. vector_bytes: how many bytes
+    the masked vector has in a cohort of this size.
     Raises UserError and MessageError for requests that can't be answered.
     """
     if request.step is Step.MASK:
         invitation = Invitation.decode(request.message)
         size = graph_size(invitation.cohort, settings)
-        width = FixedPoint(settings.fraction_bits, invitation.cohort).packed_bytes(entries)
+        width = vector_bytes(invitation.cohort)
         try:
             MaskedInput.decode(message, shares=size.degree - size.threshold + 1, vector_bytes=width)
         except MessageError as error:

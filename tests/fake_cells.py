@@ -42,6 +42,7 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     return {
         "clients": [client_row(client, accuracy) for client, accuracy in enumerate(accuracies)],
         "rounds": [*rounds, {"round": 1, "client": 4, "status": "attacker"}] if strategy else [],
+        "privacy": "none",
         "fleet": [{"failures": {"garbled": 1}, "uplink_bytes": 1200, "replies": 2}] if strategy else [],
         "model": {"layer_names": LAYERS, "weights": 10, "bytes_dense": 2000},
         "settings": {"budget": cell.scenario["fleet"]["budget"], "seed": cell.seed, "strategy": cell.method},

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from client.node_file import SMALLEST, SUMS_ONLY, NodeFile, read_node_file
+from client.privacy import EPSILON_BUDGET
 from client.recording import Recorder
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
@@ -37,6 +38,7 @@ class JoinSettings:
 
     sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
     record: folder for a recording of all that this device sends.
+    epsilon_budget: what it gives away in its whole life, None for no limit.
     """
 
     node_file: Path
@@ -47,11 +49,14 @@ class JoinSettings:
     sums_only: bool = True
     smallest_cohort: int = SMALLEST_COHORT
     record: Path | None = None
+    epsilon_budget: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
         if self.budget is not None and not 0 < self.budget <= 1:
             raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
+        if self.epsilon_budget is not None and not self.epsilon_budget > 0:
+            raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
         SecureAggregationSettings(smallest_cohort=self.smallest_cohort)
 
     @property
@@ -119,6 +124,7 @@ def _prepare(
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),
+        **({} if settings.epsilon_budget is None else {EPSILON_BUDGET: settings.epsilon_budget}),
     }
     supernode = SuperNodeSettings(
         node=node,

@@ -1,7 +1,7 @@
 """What `fedsieve serve` is told."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
+from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -47,6 +48,7 @@ class ServeSettings:
     strategy: str = "precision-weighted-mean"
     secure_aggregation: ChosenMode = "auto"
     smallest_cohort: int = SMALLEST_COHORT
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class ServeSettings:
             "budget": self.budget,
             "probes": self.probes,
             "final-probes": self.final_probes,
+            **self.privacy.to_config(),
         }
 
     def server_settings(self) -> ServerSettings:

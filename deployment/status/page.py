@@ -107,6 +107,7 @@ def _cards(snapshot: Snapshot) -> str:
             f"{write_bytes(totals['first_contact_bytes'])} in {write_count(totals['first_contacts'])} first contacts",
         ),
         ("the fleet dropped", _dropped(snapshot), "of the groups of units"),
+        ("differential privacy", NOTHING if last is None else last["privacy"], "of a device, in all runs"),
     )
     return (
         '<dl class="cards">'

@@ -8,6 +8,7 @@ import numpy as np
 
 from deployment.status.fields import count, counts, mapping, number, objects, text
 from personalization.statistics import SCALARS, from_wire
+from strategies.privacy.words import write_privacy
 
 # Counts of a round's record: name on the page, name in the journal.
 _COUNTS = {
@@ -69,6 +70,7 @@ def _record(record: Mapping[str, Any], probes: int | None, fewest: int, *, final
         "learned": learned,
         "not_learned": None if learned else text(record.get("not_learned")),
         "withheld": withheld,
+        "privacy": write_privacy(record.get("privacy")),
         "means": _means(record["fleet"]) if learned and not withheld else None,
     }
 

@@ -36,6 +36,8 @@ def means(snapshot: Snapshot) -> str:
     last = last_learned(snapshot["rounds"])
     heading = "<h2>What a device has on average</h2>"
     if last is None:
+        if any(record["privacy"] != "none" for record in snapshot["rounds"]):
+            return heading + _say("Rounds with noise release what makes the prior, and no means.")
         return heading + _say(f"No round has taught the server anything yet.{_why(snapshot)}")
     if last["withheld"]:
         return heading + _say(_withheld(snapshot, f"Only {write_count(last['replied'])} replied to the last round."))

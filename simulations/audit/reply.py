@@ -12,11 +12,12 @@ from personalization.statistics import StatisticsError
 from simulations.audit.leaves import FRAMING, Leaf, Piece, cut, shown
 from simulations.audit.protobuf import Part
 from simulations.audit.secure import secure_pieces
-from simulations.audit.statistics import vector_pieces
-from strategies.protocol import PLAN, SECURE, STATISTICS, read_plan, read_reply
+from simulations.audit.statistics import released_pieces, vector_pieces
+from strategies.private_protocol import check_sum_part, read_answer
+from strategies.protocol import PLAN, SECURE, STATISTICS, read_plan
 from strategies.secure_aggregation.errors import MessageError
 from strategies.secure_aggregation.settings import SecureAggregationSettings
-from strategies.secure_protocol import check_form, read_secure_reply, read_secure_request
+from strategies.secure_protocol import read_secure_reply, read_secure_request
 
 _OWN_ERRORS = frozenset(int(code) for code in ClientFailure)
 _FLOWER_ERRORS = frozenset(value for name, value in vars(ErrorCode).items() if name.isupper())
@@ -36,13 +37,14 @@ def read_content(content: RecordDict, request: RecordDict) -> tuple[str, list[Pi
     settings = SecureAggregationSettings()
     try:
         asked = read_secure_request(request)
-        layout = read_plan(request)[1] if PLAN in request else None
         if asked is None:
-            plan, asked_layout, _ = read_plan(request)
-            vector = read_reply(content, asked_layout, plan.version)
-            return "statistics vector", vector_pieces(vector, asked_layout)
+            plan, layout, _ = read_plan(request)
+            vector = read_answer(content, layout, plan)
+            if plan.privacy is not None:
+                return "deviations from the prior", released_pieces(vector)
+            return "statistics vector", vector_pieces(vector, layout)
         raw = read_secure_reply(content)
-        check_form(asked, raw, entries=0 if layout is None else layout.size, settings=settings)
+        check_sum_part(asked, raw, *(read_plan(request)[:2] if PLAN in request else ()))
         return secure_pieces(asked, raw, settings)
     except (StatisticsError, PlanError, MessageError, UserError) as error:
         raise ReplyError(f"content: {error}") from error

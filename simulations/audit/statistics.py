@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from personalization.statistics import SCALARS, WIRE_TYPE, StatisticsLayout
 from simulations.audit.leaves import Piece
+from strategies.private_protocol import RELEASED_TYPE
 
 _MEANINGS = {
     "precision": "how well the device's own probes determine each layer at each level",
@@ -30,6 +31,13 @@ def vector_pieces(vector: NDArray[np.float64], layout: StatisticsLayout) -> list
         else:
             pieces.append(_piece(name, values))
     return pieces
+
+
+def released_pieces(vector: NDArray[np.float64]) -> list[Piece]:
+    """Return the one field of what a plan with noise is answered with in the open: steps on a grid [atoms]."""
+    meaning = "how much more the device's predictions need each layer at each level than the fleet's, clipped"
+    value = f"{len(vector)} numbers, mean {vector.mean():.4g} steps"
+    return [Piece("deviations", len(vector) * RELEASED_TYPE.itemsize, meaning, value)]
 
 
 def _piece(name: str, values: NDArray[np.float64]) -> Piece:

@@ -66,6 +66,20 @@ StrategyOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Start of all random numbers; the same seed gives the same result.")]
+DpOption = Annotated[
+    str,
+    typer.Option(
+        help="Differential privacy: `central`, the server adds noise to the sum of a round; `distributed`, every "
+        "device adds a share before its statistics are masked (needs --secure-aggregation); `off`."
+    ),
+]
+EpsilonOption = Annotated[
+    float, typer.Option(help="With --dp: what a device gives away in this run at most; smaller is more private.")
+]
+DeltaOption = Annotated[float, typer.Option(help="With --dp: the chance that epsilon does not hold.")]
+ClipOption = Annotated[
+    float, typer.Option(help="With --dp: how far one device can move the sum; longer statistics are shortened to it.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
 
 

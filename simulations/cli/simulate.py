@@ -15,6 +15,10 @@ from simulations.cli.options import (
     AdaptHeadOption,
     BudgetKindOption,
     BudgetOption,
+    ClipOption,
+    DeltaOption,
+    DpOption,
+    EpsilonOption,
     JsonOption,
     ModelOption,
     ProbesOption,
@@ -73,6 +77,10 @@ def simulate(
     cohort_size: Annotated[
         int, typer.Option(help="Fewest devices of a cohort, with `--secure-aggregation cohorts`.")
     ] = 10,
+    dp: DpOption = "off",
+    epsilon: EpsilonOption = 4.0,
+    delta: DeltaOption = 1e-5,
+    clip: ClipOption = 0.3,
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,

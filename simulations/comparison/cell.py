@@ -28,8 +28,10 @@ from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
 from simulations.fleet import FleetSettings, check_cohort, make_identities
+from simulations.noise import SimulatedNoise
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario
+from strategies.privacy.words import write_privacy
 
 Row = dict[str, Any]
 
@@ -85,7 +87,7 @@ def _decided_by(arm: str | None) -> Row:
 
 def _arm(name: str, world: World, settings: FleetSettings) -> Row:
     result = run_arm(name, world, settings)
-    return {"clients": result.clients, "rounds": [], "fleet": [], "server_rounds": result.rounds}
+    return {"clients": result.clients, "rounds": [], "fleet": [], "server_rounds": result.rounds, "privacy": "none"}
 
 
 def _role(client: int, scenario: Scenario, world: World) -> Row:
@@ -120,13 +122,15 @@ class _Fleet:
             self.lies = MaskedLies(forger, roles, self.settings.seed)
         config["min-nodes"] = clients - len(roles.late)
         check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
+        noise = SimulatedNoise(self.settings.seed)
         crossed = run_in_process(
-            make_server_app(config=config, on_round=self._judge_round),
+            make_server_app(config=config, on_round=self._judge_round, entropy=noise.server()),
             make_client_app(
                 self.world.data,
                 personalize=self.worlds.first_searches,
                 identify=make_identities(self.settings, config),
                 tamper=self.lies,
+                noise=noise,
             ),
             clients=clients,
             run_config=config,
@@ -141,7 +145,9 @@ class _Fleet:
                 rows.append({**evaluate_client(folder, client, self.world.evaluator), **traffic})
         journal = load_journal(self.settings.out / "server")
         assert journal.final is not None
-        return {"clients": rows, "rounds": self._round_rows(), "fleet": [*journal.rounds, journal.final]}
+        privacy = write_privacy(journal.final["privacy"])
+        fleet = [*journal.rounds, journal.final]
+        return {"clients": rows, "rounds": self._round_rows(), "fleet": fleet, "privacy": privacy}
 
     @property
     def _roles(self) -> Roles:

@@ -9,7 +9,7 @@ from simulations.comparison.cells import Cell, method_kind
 from simulations.comparison.comparison import Point
 
 FINAL = "final"
-_FRONT = ("scenario", "method", "kind", "seed", "round", "client", "status", "device", "late", "drifted")
+_FRONT = ("scenario", "method", "kind", "seed", "round", "client", "status", "device", "late", "drifted", "privacy")
 _FIGURES = (
     "evaluations",
     "personal_accuracy",
@@ -50,6 +50,7 @@ class ResultsTable:
             "method": cell.method,
             "kind": method_kind(cell.method),
             "seed": cell.seed,
+            "privacy": result["privacy"],
             "cell_wall_seconds": _text(result["timing"]["wall_seconds"]),
             "cell_cpu_seconds": _text(result["timing"]["cpu_seconds"]),
         }

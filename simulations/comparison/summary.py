@@ -21,13 +21,15 @@ _LATE_METRICS = ("personal_accuracy", "evaluations")
 class Collected:
     """What all cells of a comparison came to, gathered one by one so that no whole result has to stay in memory.
 
-    measures: by point, method and seed. settings: the same, of the cells that are done. failed: one line a failed cell.
+    measures: by point, method and seed. settings: the same, of the cells that are done. failed: one line a failed
+    cell. privacy: by point and method, what a client gives away, in words.
     """
 
     comparison: Comparison
     measures: dict[tuple[int, str, int], Measures] = field(default_factory=dict)
     settings: dict[tuple[int, str, int], dict[str, Any]] = field(default_factory=dict)
     failed: dict[tuple[int, str, int], str] = field(default_factory=dict)
+    privacy: dict[tuple[int, str], str] = field(default_factory=dict)
     model: dict[str, Any] | None = None
 
     def add(self, point: int, cell: Cell, result: Mapping[str, Any]) -> None:
@@ -36,6 +38,7 @@ class Collected:
         target_loss = self.comparison.points[point].scenario["target_loss"]
         self.measures[where] = measure(result, target_loss=target_loss)
         self.settings[where] = {key: value for key, value in result["settings"].items() if key != "seed"}
+        self.privacy[point, cell.method] = result["privacy"]
         self.model = self.model or dict(result["model"])
 
 
@@ -80,6 +83,7 @@ def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any
         "point": point,
         "method": method,
         "kind": method_kind(method),
+        "privacy": collected.privacy.get((point, method)),
         "cells": len(cells),
         "failed": [{"seed": seed, "error": error} for seed, error in failed if error is not None],
         "metrics": _metrics(cells, references),

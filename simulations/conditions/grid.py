@@ -14,7 +14,8 @@ from simulations.conditions.masked_lies import FORGE_STREAM, MaskedLies
 from simulations.conditions.odds import straggler_odds
 from simulations.conditions.roles import Roles
 from simulations.conditions.settings import Conditions
-from strategies.protocol import PLAN, read_plan, read_reply, reply_content
+from strategies.private_protocol import read_answer
+from strategies.protocol import PLAN, read_plan, reply_content
 from strategies.secure_protocol import Step, read_secure_request, secure_reply
 
 REPLIED, DROPPED, STRAGGLER, ATTACKER, FAILED = "replied", "dropped", "straggler", "attacker", "failed"
@@ -231,7 +232,7 @@ def _vector(request: Message, reply: Message) -> Vector | None:
         return None
     plan, layout, _ = read_plan(request.content)
     try:
-        return read_reply(reply.content, layout, plan.version)
+        return read_answer(reply.content, layout, plan)
     except StatisticsError:
         return None
 

@@ -58,8 +58,11 @@ def legend(summary: Summary) -> str:
 def metrics_table(summary: Summary) -> str:
     """Return a line for each point and method with the mean and the 95 % interval of every metric."""
     marks = method_marks(summary)
-    lines = [(row, [f"{swatch(marks[row['method']])}{_named(row)}", *_figures(row)]) for row in _ordered(summary)]
-    return _table(["", *(escape(label) for _, label, _ in METRICS)], lines, "wide")
+    lines = [
+        (row, [f"{swatch(marks[row['method']])}{_named(row)}", *_figures(row), escape(row.get("privacy") or "-")])
+        for row in _ordered(summary)
+    ]
+    return _table(["", *(escape(label) for _, label, _ in METRICS), "differential privacy"], lines, "wide")
 
 
 def _figures(row: Row) -> Iterator[str]:

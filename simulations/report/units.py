@@ -19,6 +19,7 @@ SUMMARY_ROWS = (
     ("downlink_bytes_first_contact_mean", "sent down, first contact", "bytes"),
     ("downlink_bytes_later_mean", "sent down, each later round", "bytes"),
     ("evaluations_per_client_mean", "evaluations (masked forward passes) per client", "count"),
+    ("privacy", "differential privacy of a client", "text"),
     ("wall_seconds", "wall clock", "seconds"),
     ("cpu_seconds", "processor time", "seconds"),
     ("peak_memory_bytes", "peak memory of the process", "bytes"),
@@ -36,10 +37,15 @@ def format_bytes(count: float) -> str:
     return f"{count / 1000:.3g} GB"
 
 
-def format_figure(value: float | None, kind: str) -> str:
-    """Write a figure of `kind` share, bytes, milliseconds, seconds or count; what was not measured is a dash."""
+def format_figure(value: float | str | None, kind: str) -> str:
+    """Write a figure of `kind` share, bytes, milliseconds, seconds or count; what was not measured is a dash.
+
+    A text stays as it is.
+    """
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     if kind == "share":
         return f"{100 * value:.1f} %"
     if kind == "bytes":

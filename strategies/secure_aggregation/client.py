@@ -5,6 +5,7 @@ vanished; `reveal_shares` ends the round. For each peer a client tells either th
 the peer's self mask, never both: one alone opens nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
+from strategies.secure_aggregation.encoding import Encoding
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_aggregation.errors import RefusalError
 from strategies.secure_aggregation.fixed_point import FixedPoint
@@ -43,20 +45,22 @@ def mask_input(
     settings: SecureAggregationSettings,
     authority: Ed25519PublicKey,
     entropy: Entropy = system_entropy,
+    encode: Callable[[int], Encoding] | None = None,
 ) -> tuple[bytes, Participation]:
-    """Answer an invitation with a vector [entries] in [0, 1]. Return the message and what the next steps need.
+    """Answer an invitation with a vector [entries]. Return the message and what the next steps need.
 
     Both `keyring`, which is changed, and the participation have to be stored before the message leaves: whoever masks
     two vectors for one round gives away their difference. name: from the plan that the client was given. authority:
-    whose certificates peers must have. Raises MessageError, PeersUnknownError, RefusalError, and ValueError for a
+    whose certificates peers must have. encode: makes the encoding for a cohort's size; without it entries are in [0, 1]
+    and become fixed-point numbers. Raises MessageError, PeersUnknownError, RefusalError, and ValueError for a
     vector that does not fit.
     """
     invitation = Invitation.decode(raw)
     if vector.shape != (name.entries,):
         raise ValueError("the vector's length is not the one that the round is about")
     size = _agreed_size(invitation, settings)
-    fixed = FixedPoint(settings.fraction_bits, invitation.cohort)
-    words = fixed.to_words(vector)
+    encoding = FixedPoint(settings.fraction_bits, invitation.cohort) if encode is None else encode(invitation.cohort)
+    words = encoding.to_words(vector)
     for handle, advert in invitation.introductions.items():
         keyring.introduce(handle, advert, authority)
     _check_peers(keyring, invitation, name)
@@ -69,7 +73,7 @@ def mask_input(
         (add_mask if pair.adds else subtract_mask)(words, pair.keys.mask)
     nonce = entropy(NONCE_BYTES)
     sealed = _seal(secret, pairs, invitation, size, nonce)
-    message = MaskedInput(commitment(to_bytes(secret), session), nonce, sealed, fixed.pack(words))
+    message = MaskedInput(commitment(to_bytes(secret), session), nonce, sealed, encoding.pack(words))
     nobody = np.zeros(size.degree, dtype=np.bool_)
     return message.encode(), Participation(session, size.threshold, invitation.peers, nobody)
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
+from strategies.secure_aggregation.encoding import Words
 from strategies.secure_aggregation.errors import MessageError
-from strategies.secure_aggregation.fixed_point import Words
 
 KEY_BYTES = 32
 _NONCE = bytes(16)

@@ -5,14 +5,15 @@ here, those that stay are asked for the masks shared with them in between, until
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.secure_aggregation.encoding import Encoding, Words
 from strategies.secure_aggregation.errors import MessageError, RoundFailedError
-from strategies.secure_aggregation.fixed_point import FixedPoint, Words
+from strategies.secure_aggregation.fixed_point import FixedPoint
 from strategies.secure_aggregation.graph import draw_graph, graph_size, reverse_places, ring_position
 from strategies.secure_aggregation.identity import advert_fingerprint
 from strategies.secure_aggregation.masks import add_mask, self_mask_key, subtract_mask
@@ -31,11 +32,15 @@ from strategies.secure_aggregation.settings import RoundName, SecureAggregationS
 
 @dataclass(frozen=True, eq=False)
 class SecureTotal:
-    """words [entries]: the sum in fixed point. vector [entries]: as numbers. clients: handles of those in it."""
+    """words [entries]: the sum as encoded. vector [entries]: as numbers. clients: handles of those in it.
+
+    cohort: how many were announced.
+    """
 
     words: Words
     vector: NDArray[np.float64]
     clients: tuple[int, ...]
+    cohort: int
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -60,8 +65,15 @@ class SecureSum:
     cohort that is too small or too large, MessageError for an advertisement that is none.
     """
 
-    def __init__(self, members: Mapping[int, bytes], *, name: RoundName, settings: SecureAggregationSettings) -> None:
-        """Draw the graph."""
+    def __init__(
+        self,
+        members: Mapping[int, bytes],
+        *,
+        name: RoundName,
+        settings: SecureAggregationSettings,
+        encode: Callable[[int], Encoding] | None = None,
+    ) -> None:
+        """Draw the graph. encode: as for the clients, see `mask_input`."""
         self._handles = sorted(members)
         self._adverts = [members[handle] for handle in self._handles]
         self._prints = [advert_fingerprint(advert) for advert in self._adverts]
@@ -70,7 +82,8 @@ class SecureSum:
         self._peers = draw_graph([ring_position(name.place, one) for one in self._prints], self._size.degree)
         self._session = name.session(settings, cohort=count, degree=self._size.degree, threshold=self._size.threshold)
         self._masks = SelfMasks(self._peers, reverse_places(self._peers), self._size.threshold)
-        self._entries, self._fixed = name.entries, FixedPoint(settings.fraction_bits, count)
+        self._entries = name.entries
+        self._encoding = FixedPoint(settings.fraction_bits, count) if encode is None else encode(count)
         self._alive = np.ones(count, dtype=np.bool_)
         self._progress, self._accept = _Progress(), self._accept_inputs
         self.rejected: Counter[str] = Counter()
@@ -99,11 +112,11 @@ class SecureSum:
         return self._accept({index: replies[handle] for index, handle in enumerate(self._handles) if handle in replies})
 
     def _accept_inputs(self, replies: Mapping[int, bytes]) -> dict[int, bytes]:
-        shares, size = self._masks.explicit_count, self._fixed.packed_bytes(self._entries)
+        shares, size = self._masks.explicit_count, self._encoding.packed_bytes(self._entries)
         for index, raw in replies.items():
             try:
                 self._progress.inputs[index] = MaskedInput.decode(raw, shares=shares, vector_bytes=size)
-                self._fixed.unpack(self._progress.inputs[index].vector, self._entries)
+                self._encoding.unpack(self._progress.inputs[index].vector, self._entries)
             except MessageError as error:
                 self._progress.inputs.pop(index, None)
                 self.rejected[str(error)] += 1
@@ -168,18 +181,19 @@ class SecureSum:
 
     def _sum(self) -> SecureTotal:
         members = np.flatnonzero(self._alive).tolist()
-        total = np.zeros(self._entries, dtype=self._fixed.dtype)
+        total = np.zeros(self._entries, dtype=self._encoding.dtype)
         for index in members:
             message = self._progress.inputs[index]
-            total += self._fixed.unpack(message.vector, self._entries)
+            total += self._encoding.unpack(message.vector, self._entries)
             secret = self._masks.secret(index, message.commitment, self._session)
             subtract_mask(total, self_mask_key(secret, self._session))
             for gone, key in self._progress.keys.get(index, {}).items():
                 (subtract_mask if self._prints[index] < self._prints[gone] else add_mask)(total, key)
-        words = self._fixed.reduced(total)
-        if (words > self._fixed.one * len(members)).any():
+        words = self._encoding.reduced(total)
+        if not self._encoding.fits(words, len(members)):
             raise RoundFailedError("secure sum: the masks do not cancel; a client sent something else than it should")
-        return SecureTotal(words, self._fixed.to_sum(words), tuple(self._handles[index] for index in members))
+        handles = tuple(self._handles[index] for index in members)
+        return SecureTotal(words, self._encoding.to_sum(words), handles, len(self._handles))
 
     @property
     def _tag(self) -> bytes:

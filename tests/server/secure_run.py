@@ -116,7 +116,7 @@ class SecureRun:
         """What the sum of these clients has to come to."""
         words = np.sum([self.words[version, client].astype(np.uint64) for client in clients], axis=0)
         words = words.astype(self.fixed.dtype)
-        return SecureTotal(words, self.fixed.to_sum(words), tuple(clients))
+        return SecureTotal(words, self.fixed.to_sum(words), tuple(clients), CLIENTS)
 
     def expected(self, version: int, clients) -> dict[str, float]:
         """What a round's record says of the fleet if these clients are in its sum."""

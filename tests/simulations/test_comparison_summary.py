@@ -21,6 +21,7 @@ def result(*clients: dict[str, Any], **changes: Any) -> dict[str, Any]:
     found = {
         "clients": list(clients),
         "rounds": [],
+        "privacy": "none",
         "fleet": [],
         "model": {"layer_names": LAYERS},
         "settings": {},

@@ -1,0 +1,1 @@
+"""Differential privacy at client level: clipping, noise on the integer grid, what it costs, and who keeps count."""
