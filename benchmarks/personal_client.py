@@ -56,7 +56,7 @@ class Client:
 
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats) on the held-out private samples."""
-        return measure(self.trace, result.logits, signal="entropy", labels=None, on=~self.fit)
+        return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~self.fit)
 
     def cut(self, result: MaskedPass) -> nn.Module:
         """Return the cut model of a pass, its head shifted."""
@@ -72,7 +72,7 @@ class Client:
         return self._shifted(cut_model(self.world.model, layers, [np.arange(layer.units) for layer in layers]))
 
     def _shifted(self, model: nn.Module) -> nn.Module:
-        path = classifier_path(model, self.world.layers, self.trace.logits.shape[-1])
+        path = classifier_path(model, self.world.layers, self.trace.classes)
         assert path is not None
         shift_classifier(model, path, self.trace.shift)
         return model

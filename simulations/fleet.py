@@ -13,22 +13,26 @@ import numpy as np
 import torch
 
 from client.app import make_app as make_client_app
-from client.data import InputFacts
+from client.data import ConfigValue, InputFacts
 from client.settings import FIRST_PROBES
 from client.state import RECORD
-from personalization.backbone import load_backbone
+from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
+from personalization.tasks import TextBatch, check_task
+from personalization.texts import TextPreprocessing
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
 from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.engine import run_in_process
-from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.evaluation import Evaluator, Judge, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.identities import SimulatedIdentities
+from simulations.known_models import model_folder
 from simulations.partition import PartitionKind
-from simulations.pretrain import MODEL_FOLDER
-from simulations.private_data import make_fleet_data
+from simulations.private_data import FleetData, make_fleet_data
+from simulations.speakers import SpeakerData, make_speaker_data
+from simulations.text_evaluation import TextEvaluator
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.registry import make_strategy
 
@@ -49,6 +53,7 @@ class FleetSettings:
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the bundled ViT.
+    task: `image` or `text`; empty is the model's. windows, window_tokens: how much text makes a client's private batch.
     out: folder of the run. resume: go on with the run in it.
     """
 
@@ -78,6 +83,9 @@ class FleetSettings:
     cohort_size: int = ServerSettings.cohort_size
     seed: int = 0
     data: Path | None = None
+    task: str = ""
+    windows: int = TextBatch.windows
+    window_tokens: int = TextBatch.tokens
     model: str | None = None
     engine: Engine = "in-process"
     resume: bool = False
@@ -92,6 +100,7 @@ class FleetSettings:
             raise UserError(f"engine {self.engine!r}: expected one of {', '.join(get_args(Engine))}")
         if self.final_probes < 0 or self.first_probes < 0 or self.seed < 0:
             raise UserError("final probes, first probes and seed: expected 0 or more")
+        TextBatch(windows=self.windows, tokens=self.window_tokens)
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         PersonalizationSettings(
@@ -110,7 +119,7 @@ class FleetSettings:
         """Return the same as Flower's run configuration: keys with hyphens, absolute paths, no None."""
         own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
-        own["model"] = str(_model_folder(self.model))
+        own["model"] = model_folder(self.model)
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         own["private-data"] = _PRIVATE_DATA
@@ -145,8 +154,12 @@ def run_fleet(
     started, cpu_started = time.perf_counter(), time.process_time()
     config = settings.run_config()
     backbone = load_backbone(str(config["model"]))
-    data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
-    clients = data.partition.clients
+    preprocessing = check_task(
+        backbone.preprocessing, backbone.labels, wanted=settings.task or None, model=str(config["model"])
+    )
+    facts = InputFacts(preprocessing, backbone.labels)
+    data, evaluator = _world(settings, config, backbone, facts)
+    clients = data.clients
     config["min-nodes"] = clients
     check_cohort(settings, sample_size(clients, settings.fraction))
     identify = make_identities(settings, config)
@@ -175,8 +188,7 @@ def run_fleet(
     finally:
         torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
-    evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head)
-    rows = evaluate_fleet(settings.out, evaluator, range(clients))
+    rows = evaluate_fleet(settings.out, evaluator(), range(clients))
     dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
@@ -187,6 +199,19 @@ def run_fleet(
     hidden = ("enrolment-file", "out-dir", "resume", "private-data")
     shown = {key: value for key, value in config.items() if key not in hidden}
     return FleetResult(dense.model, shown, rounds, final, rows, summary)
+
+
+def _world(
+    settings: FleetSettings, config: dict[str, ConfigValue], backbone: Backbone, facts: InputFacts
+) -> tuple[FleetData | SpeakerData, Callable[[], Judge]]:
+    """Return who holds what, and what makes who judges their models in the end."""
+    if isinstance(facts.preprocessing, TextPreprocessing):
+        if settings.partition == FleetSettings.partition:
+            config["partition"] = "natural"
+        speakers = make_speaker_data(config, settings.clients, facts)
+        return speakers, lambda: TextEvaluator(backbone.model, speakers)
+    data = make_fleet_data(config, settings.clients, facts)
+    return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)
 
 
 def check_cohort(settings: FleetSettings, clients: int) -> None:
@@ -209,12 +234,6 @@ def make_identities(settings: FleetSettings, config: dict[str, bool | int | floa
     identities = SimulatedIdentities.new()
     config["enrolment-file"] = str(identities.write(settings.out))
     return identities
-
-
-def _model_folder(model: str | None) -> Path | str:
-    if model is None:
-        return MODEL_FOLDER.absolute()
-    return Path(model).absolute() if Path(model).is_dir() else model
 
 
 def _final_record(journal: Journal, out: Path, clients: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import TextBatch
 from simulations.cli.options import (
     AdaptHeadOption,
     BudgetKindOption,
@@ -25,7 +26,10 @@ from simulations.cli.options import (
     StepProbesOption,
     StepsOption,
     StrategyOption,
+    TaskOption,
     ToleranceOption,
+    WindowsOption,
+    WindowTokensOption,
     spare_threads,
 )
 
@@ -33,7 +37,7 @@ _DEFAULTS = PersonalizationSettings()
 
 
 def simulate(
-    clients: Annotated[int, typer.Option(help="Number of simulated devices.")] = 30,
+    clients: Annotated[int, typer.Option(help="Simulated devices; of text, the first so many speakers.")] = 30,
     rounds: Annotated[int, typer.Option(help="Rounds of the fleet before everybody gets a personal model.")] = 3,
     fraction: Annotated[float, typer.Option(help="Share of the devices that take part in a round.")] = 0.3,
     partition: Annotated[
@@ -76,9 +80,15 @@ def simulate(
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Class folders of images, idx files, or .npz.", show_default="bundled Fashion-MNIST subset"),
+        typer.Option(
+            help="Class folders of images, idx files, or .npz; or a folder with one folder of text for each speaker.",
+            show_default="bundled Fashion-MNIST subset",
+        ),
     ] = None,
     model: ModelOption = None,
+    task: TaskOption = None,
+    windows: WindowsOption = TextBatch.windows,
+    window_tokens: WindowTokensOption = TextBatch.tokens,
     engine: Annotated[str, typer.Option(help="`in-process`, or `ray` for Flower's simulation engine.")] = "in-process",
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")
@@ -88,6 +98,7 @@ def simulate(
 ) -> None:
     """Simulate a fleet: rounds of statistics, then a personal model for every device, and a report."""
     settings = {name: value for name, value in locals().items() if name != "as_json"}
+    settings["task"] = task or ""
     settings["out"] = _run_folder(out, resume=resume)
     spare_threads(model)
 
