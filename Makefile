@@ -3,6 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What `make bench` runs: modules of benchmarks/ that can be run, and have no target of their own.
+BENCHMARKS := $(filter-out edge faults,$(sort \
+	$(patsubst benchmarks/%/__main__.py,%,$(wildcard benchmarks/*/__main__.py)) \
+	$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py))))
 
 # After set-up nothing needs a network, and nothing looks for one.
 export FLWR_TELEMETRY_ENABLED := 0
@@ -34,10 +38,7 @@ lint: $(READY)
 
 # All of them, whatever one of them finds; those that missed a target are named at the end.
 bench: $(READY)
-	@missed=; for file in benchmarks/*.py; do \
-		case $$file in */__init__.py|*/_*|*/faults.py) continue;; esac; \
-		name=$$(basename $$file .py); \
-		grep -q '__main__' $$file || continue; \
+	@missed=; for name in $(BENCHMARKS); do \
 		echo "python -m benchmarks.$$name"; \
 		$(BIN)/python -m benchmarks.$$name || missed="$$missed $$name"; \
 	done; \

@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 
 from benchmarks.intervals import mean_interval
-from benchmarks.personal_client import Client, load_client
-from benchmarks.personal_rows import Sensed, fleet_prior
+from benchmarks.personalization.client import Client, load_client
+from benchmarks.personalization.rows import Sensed, fleet_prior
 from personalization.allocation import allocate, fit_curves, weight_costs
 from personalization.masked import MaskedModel
 from personalization.measurement import entropy_increase

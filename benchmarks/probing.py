@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.personal_client import load_client
+from benchmarks.personalization.client import load_client
 from personalization.masked import MaskedModel
 from personalization.readout import outputs_of
 from personalization.sensing import draw_probes, take_samples

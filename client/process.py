@@ -7,6 +7,10 @@ module that is already there would take its place.
 
 import argparse
 import gc
+import os
+import signal
+from types import FrameType
+from typing import Any
 
 # Nearly all that imports make stays until the end. Python's default looks for garbage among it hundreds of times.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -17,10 +21,11 @@ def main() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     from flwr.common.args import try_obtain_flwr_app_token
     from flwr.supercore.tls import validate_and_resolve_root_certificates
-    from flwr.supernode.runtime.run_clientapp import run_clientapp
+    from flwr.supernode.runtime import run_clientapp as runtime
 
     arguments = parser().parse_args()
-    run_clientapp(
+    _end_at_once_when_told(runtime)
+    runtime.run_clientapp(
         runtime_api_address=arguments.runtime_api_address,
         token=try_obtain_flwr_app_token(arguments),
         insecure=arguments.insecure,
@@ -28,6 +33,25 @@ def main() -> None:
         parent_pid=arguments.parent_pid,
         runtime_dependency_install=arguments.runtime_dependency_install,
     )
+
+
+def _end_at_once_when_told(runtime: Any) -> None:
+    """Let SIGTERM end this process like SIGKILL does, from the time on when Flower's `runtime` sets its own handlers.
+
+    Flower's handler tells the SuperNode that the task is over, and the SuperNode then waits for ever for a reply to the
+    task's message, and takes no other. Of a process that just falls silent it gives the message up within a minute.
+    """
+    register = runtime.register_signal_handlers
+
+    def register_and_replace(*arguments: Any, **named: Any) -> None:
+        register(*arguments, **named)
+        signal.signal(signal.SIGTERM, _end)
+
+    runtime.register_signal_handlers = register_and_replace
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,9 +27,18 @@ def make_app(*, config: Mapping[str, ConfigValue] | None = None, on_round: OnRou
         settings = read_settings(run_config)
         strategy = make_strategy(settings.strategy)
         backbone = load_generic_backbone(settings.model, settings.levels)
-        FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round).run(grid)
+        FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round).run(punctual(grid))
 
     return app
+
+
+def punctual(grid: Grid) -> Grid:
+    """Return a grid that keeps deadlines: Flower's own of a deployed server is wrapped, all others are as they are."""
+    from flwr.superlink.grid.http_grid import HttpGrid
+
+    from server.punctual_grid import PunctualGrid
+
+    return PunctualGrid(grid) if isinstance(grid, HttpGrid) else grid
 
 
 app = make_app()

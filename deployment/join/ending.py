@@ -61,3 +61,18 @@ def _look(node: NodeFile) -> str | None:
     except UserError as error:
         return str(error)
     return found.clock_line() if isinstance(found, Answer) else None
+
+
+def has_left(code: int, node: NodeFile) -> bool:
+    """Say whether the server knows that a node is gone whose SuperNode ended with exit `code` on its own.
+
+    With 0 it had the time to say goodbye. A server that is not there has not heard it, and one whose clock is too far
+    from this device's has refused it with all other messages: both take the node for connected as long as ever.
+    """
+    if code != 0:
+        return False
+    try:
+        found = ask_server(node)
+    except UserError:
+        return False
+    return isinstance(found, Answer) and found.clock_line() is None

@@ -15,7 +15,7 @@ from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
 from deployment.join.connection import Answer, ask_server, own_flower
-from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end
+from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end, has_left
 from deployment.join.flower_log import Said, Sign
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
@@ -179,7 +179,7 @@ class _Loop:
     def _ended(self, node: SuperNode, code: int) -> float:
         """Say why a SuperNode ended on its own; return the seconds to wait before the next. Raises UserError."""
         online, words = self._owner.online, node.last_words()
-        if code == 0:  # it had the time to say goodbye
+        if has_left(code, self._ready.node):
             self._note_online(False)
         end = explain_end(words, code, node=self._ready.node, online=online and code != 0, admission=self._admission)
         wait = self._backoff.next(longest=READMISSION_SECONDS if words.refused else None)

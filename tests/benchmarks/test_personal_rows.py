@@ -7,7 +7,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
 from benchmarks.intervals import mean_interval, worst_decile
-from benchmarks.personal_rows import Sensed, fleet_prior, heuristic_levels
+from benchmarks.personalization.rows import Sensed, fleet_prior, heuristic_levels
 from personalization.allocation import allocate, weight_costs
 from personalization.allocation_profiles import profile_curves
 from personalization.layers import Layer, LayerKind

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_fleet import DEVICES, SUPERLINK, FaultFleet, FleetOptions
-from benchmarks.fault_rows import HIT, crash, lost_cache
-from benchmarks.fault_watch import Watch, complete
+from benchmarks.faults.fleet import DEVICES, SUPERLINK, FaultFleet, FleetOptions
+from benchmarks.faults.rows import HIT, crash, lost_cache
+from benchmarks.faults.watch import Watch, complete
 from client.model import load_model
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from personalization.image_data import image_files

@@ -2,7 +2,8 @@ import pytest
 from joining import any_node
 
 from deployment.join.backoff import Backoff
-from deployment.join.ending import STILL_ONLINE_SECONDS, Admission, explain_end
+from deployment.join.connection import Answer, own_flower
+from deployment.join.ending import STILL_ONLINE_SECONDS, Admission, explain_end, has_left
 from deployment.join.flower_log import LastWords, Said, Sign
 from personalization.errors import UserError
 
@@ -50,6 +51,15 @@ def test_another_version_of_flower_is_told(node):
 def test_any_other_end_is_no_reason_to_give_up(node):
     for words, code in ((LastWords([]), -9), (LastWords([]), 0), (LastWords([Said(Sign.EXIT_CODE, "305")]), 1)):
         assert explain_end(words, code, node=node, online=True, admission=Admission())
+
+
+def test_a_goodbye_counts_only_where_the_server_can_have_taken_it(node, monkeypatch):
+    assert not has_left(0, node), "nobody answers there"
+    for seconds, left in ((0.0, True), (600.0, False), (-600.0, False)):
+        answer = Answer(clock_ahead=seconds, flower=own_flower())
+        monkeypatch.setattr("deployment.join.ending.ask_server", lambda node, found=answer: found)
+        assert has_left(0, node) is left
+        assert not has_left(1, node), "it had no time to say goodbye"
 
 
 def test_waits_double_are_bounded_and_jittered():

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.fault_fleet import DEVICES, SERVER, FaultError, FaultFleet
+from benchmarks.faults.fleet import DEVICES, SERVER, FaultError, FaultFleet
 from client.model import load_model
 from personalization.codes import ClientError
 from personalization.errors import UserError

@@ -16,9 +16,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.fault_fleet import FaultError, FaultFleet, FleetOptions
-from benchmarks.fault_rows import ABSENT, FAULTS, HIT, Fault
-from benchmarks.fault_watch import Watch, complete
+from benchmarks.faults.fleet import FaultError, FaultFleet, FleetOptions
+from benchmarks.faults.rows import ABSENT, FAULTS, HIT, Fault
+from benchmarks.faults.watch import Watch, complete
 from client.model import load_model
 from personalization.errors import UserError
 from personalization.files import write_atomically

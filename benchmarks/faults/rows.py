@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.fault_fleet import (
+from benchmarks.faults.fleet import (
     CLIENT_APP,
     DEVICES,
     PROXY,
@@ -18,7 +18,7 @@ from benchmarks.fault_fleet import (
     FaultError,
     FaultFleet,
 )
-from benchmarks.fault_watch import Watch
+from benchmarks.faults.watch import Watch
 from client.backbone import CACHE
 from client.state import ClientState
 from personalization.codes import ClientError
@@ -53,11 +53,12 @@ def crash(fleet: FaultFleet, watch: Watch, *, process: str, number: signal.Signa
     """Send a signal to a process while the fleet is in a phase. Raises FaultError."""
     name, point = _point(process, phase)
     fleet.arm(name, point)
-    if phase == "enrolment":
+    if phase in ("enrolment", "download"):
+        # A SuperNode that has run for long may still hold the weights of an earlier message, and downloads none.
         fleet.end(HIT)
+        if phase == "download":
+            change_when_free(fleet.opened(HIT))
         fleet.join(HIT)
-    elif phase == "download":
-        change_when_free(fleet.opened(HIT))
     caught = fleet.caught(name, point)
     victim = caught if _is_kind(fleet, caught, process) else _find(fleet, process)
     watch.restart_clock()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_interval, worst_decile
-from benchmarks.personal_rows import BUDGETS, COLUMNS, ROWS, SAME_EVALUATIONS
+from benchmarks.personalization.rows import BUDGETS, COLUMNS, ROWS, SAME_EVALUATIONS
 
 Record = dict[str, Any]
 

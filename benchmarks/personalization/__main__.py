@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
-from benchmarks.personal_client import Client, load_client
-from benchmarks.personal_rows import (
+from benchmarks.personalization.client import Client, load_client
+from benchmarks.personalization.rows import (
     BUDGETS,
     FLEET_PROBES,
     ROWS,
@@ -32,7 +32,7 @@ from benchmarks.personal_rows import (
     row_curves,
     share_of_atoms,
 )
-from benchmarks.personal_tables import checks, summary_tables
+from benchmarks.personalization.tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.distillation import distill
 from personalization.masked import MaskedPass
