@@ -56,7 +56,7 @@ def distill(model: nn.Module, trace: DenseTrace, *, steps: int, seed: int) -> nn
 
 
 def _embeddings(model: nn.Module, trace: DenseTrace) -> dict[int, nn.Parameter]:
-    """Return for each parameter of the embeddings of a language model, by its id, one in the same memory: not trained."""
+    """Return for each parameter of a language model's embeddings, by its id, one in its memory: not trained."""
     if trace.head is None:
         return {}
     causal: Any = model
