@@ -69,9 +69,10 @@ class TextPrediction:
         return self._preprocessing.decode(found[0, ids.shape[1] :].tolist())
 
     def score(self, file: Path) -> dict[str, Any]:
-        """Return file, tokens, bits_per_token and perplexity of a file of text, in windows of at most 512 tokens.
+        """Return file, tokens, bits_per_token, perplexity and bits_per_byte of a file of text, in windows of 512.
 
-        The first token of a window is given, and at most one window's end is left out. Raises UserError.
+        The first token is given, and less than a window is left out at the end. Bits per byte compare models whose
+        tokens differ. Raises UserError.
         """
         tokens = read_tokens([file], self._preprocessing)
         length = min(_SCORED_TOKENS, self._preprocessing.context, len(tokens) - 1)
@@ -80,9 +81,11 @@ class TextPrediction:
         samples = text_samples(windows(tokens, length))
         assert samples.labels is not None
         scores = score_tokens(self._model, samples.inputs["input_ids"], samples.labels)
+        scored = len(self._preprocessing.decode(samples.labels.flatten().tolist()).encode())
         return {
             "file": str(file),
             "tokens": scores.nats.numel(),
             "bits_per_token": scores.bits_per_token,
             "perplexity": scores.perplexity,
+            "bits_per_byte": scores.bits_per_token * scores.nats.numel() / max(scored, 1),
         }

@@ -17,7 +17,9 @@ from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
 from personalization.storage import load_personal_model, save_personal_model, stored_tensors
-from personalization.tasks import TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.texts import TextPreprocessing, read_tokens, text_files
+from personalization.vocabulary import VocabularyCut, choose_tokens, cut_vocabulary
 from simulations.fleet_prior import read_prior
 from simulations.known_models import model_folder
 
@@ -35,10 +37,12 @@ def personalize_folder(
     settings: PersonalizationSettings,
     task: str | None = None,
     batch: TextBatch = _BATCH,
+    common_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Personalize `model` (None: the bundled one) from the images or the text in `data` and save it in `out`.
 
-    task: `image` or `text`, None what the model is for. batch: how much of a text is taken.
+    task: `image` or `text`, None what the model is for. batch: how much of a text is taken. common_tokens: how many of
+    the most common tokens stay beside those of the text (None: all tokens stay).
     prior: report.json of a fleet that shared the same model. Returns what can be written as JSON: settings, layers,
     fit, evaluations, footprints. Raises UserError; nothing is written before the personal model is whole.
     """
@@ -57,9 +61,14 @@ def personalize_folder(
         settings=settings,
     )
     dtype = _stored_dtype(backbone)
+    personal, own_inputs = result.model, inputs
+    if common_tokens is not None:
+        cut = _vocabulary(data, preprocessing, common_tokens)
+        personal, preprocessing = cut_vocabulary(personal, cut), cut.preprocessing
+        own_inputs = {"input_ids": cut.renumbered(inputs["input_ids"])}
     footprints = {
-        name: measure_footprint(measured, inputs, layers=result.layers, dtype=dtype, runs=_RUNS[task_of(preprocessing)])
-        for name, measured in (("dense", backbone.model), ("personal", result.model))
+        name: measure_footprint(measured, taken, layers=result.layers, dtype=dtype, runs=_RUNS[task_of(preprocessing)])
+        for name, measured, taken in (("dense", backbone.model, inputs), ("personal", personal, own_inputs))
     }
     report = device_report(result, settings, footprints) | {
         "task": task_of(preprocessing),
@@ -68,7 +77,7 @@ def personalize_folder(
     report["seconds"] = time.perf_counter() - started
     save_personal_model(
         out,
-        result.model,
+        personal,
         layers=result.layers,
         kept=result.kept,
         backbone=backbone.identifier,
@@ -78,6 +87,12 @@ def personalize_folder(
         extra={"report": report},
     )
     return report
+
+
+def _vocabulary(data: Path, preprocessing: Preprocessing, common: int) -> VocabularyCut:
+    if not isinstance(preprocessing, TextPreprocessing):
+        raise UserError("--common-tokens: an image classifier has no vocabulary; leave it out")
+    return choose_tokens(preprocessing, read_tokens(text_files(data), preprocessing), common=common)
 
 
 def _stored_dtype(backbone: Backbone) -> str:

@@ -83,6 +83,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def run() -> str:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # the spinner says that it goes on; bars over it would not be read
         out = arguments.out or default_folder()
         convert(packaged_file(), out)
         return f"{out}: ready; use it with --model {NAME if arguments.out is None else out}"

@@ -46,6 +46,14 @@ def personalize(
     task: TaskOption = None,
     windows: WindowsOption = TextBatch.windows,
     window_tokens: WindowTokensOption = TextBatch.tokens,
+    common_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut the vocabulary of a language model: keep the tokens of this device's text, and of all others so "
+            "many of the most common ones. Other text is spelled out in more tokens.",
+            show_default="whole vocabulary",
+        ),
+    ] = None,
     budget: BudgetOption = _DEFAULTS.budget,
     budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
@@ -84,7 +92,16 @@ def personalize(
     from simulations.device import personalize_folder
     from simulations.report.device import footprint_table, headline, layers_table
 
-    report = personalize_folder(data, out, model=model, prior=prior, settings=settings, task=task, batch=batch)
+    report = personalize_folder(
+        data,
+        out,
+        model=model,
+        prior=prior,
+        settings=settings,
+        task=task,
+        batch=batch,
+        common_tokens=common_tokens,
+    )
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

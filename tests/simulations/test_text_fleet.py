@@ -81,6 +81,23 @@ def test_personalize_saves_a_tied_model_that_predict_scores_and_speaks_with(plac
     assert score_tokens(loaded.model, ids[:, :-1], ids[:, 1:]).perplexity > 1.0
 
 
+def test_a_cut_vocabulary_is_smaller_and_any_text_is_still_scored(places, tmp_path):
+    model, data, _ = places
+    out, other = tmp_path / "own", tmp_path / "other.txt"
+    start = ["personalize", "--model", str(model), "--data", str(data / "speaker-1"), *CHOICES, "--budget", "0.9"]
+    made = CliRunner().invoke(app, [*start, "--out", str(out), "--common-tokens", "3", "--json"])
+    assert made.exit_code == 0, made.output
+    weights = {name: cost["weights"] for name, cost in json.loads(made.output)["footprint"].items()}
+    loaded = load_personal_model(out)
+    assert loaded.manifest.config["vocab_size"] < 320
+    assert weights["dense"] - weights["personal"] > (320 - loaded.manifest.config["vocab_size"]) * 36
+    other.write_text("Ein Fluß, 河, и другие слова")
+    said = CliRunner().invoke(app, ["predict", str(out), str(other), "--json"])
+    assert said.exit_code == 0, said.output
+    score = json.loads(said.output)["scores"][0]
+    assert score["bits_per_byte"] == pytest.approx(score["bits_per_token"], rel=0.2)
+
+
 def refused(arguments, words):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2, result.output
