@@ -18,6 +18,8 @@ from personalization.private_files import read_private
 FORMAT = 2
 # A node whose configuration sets this gives its vector to secure sums alone.
 SUMS_ONLY = "secure-sums-only"
+# Fewest devices of a sum that it takes part in, itself among them.
+SMALLEST = "smallest-cohort"
 _WHAT = "node file"
 
 

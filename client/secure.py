@@ -3,18 +3,31 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from client.data import Config
 from client.identity import Identity
+from client.node_file import SMALLEST
 from client.state import KEYRING, PARTICIPATION, ClientState
+from personalization.codes import ClientError, ClientFailure
+from personalization.errors import UserError
 from strategies.secure_aggregation.client import mask_input, reveal_pairs, reveal_shares
 from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError
 from strategies.secure_aggregation.identity import CERTIFICATE_BYTES
 from strategies.secure_aggregation.keyring import Keyring
-from strategies.secure_aggregation.messages import PAIR_REQUEST
+from strategies.secure_aggregation.messages import PAIR_REQUEST, Invitation
 from strategies.secure_aggregation.participation import Participation
 from strategies.secure_aggregation.settings import SecureAggregationSettings
 from strategies.secure_protocol import SecureRequest, Step
 
-SETTINGS = SecureAggregationSettings()
+
+def read_secure_settings(node_config: Config) -> SecureAggregationSettings:
+    """Return in what sums a node takes part. Raises ClientError for a size of cohorts that there is not."""
+    smallest = node_config.get(SMALLEST, SecureAggregationSettings.smallest_cohort)
+    try:
+        if type(smallest) is not int:
+            raise UserError(f"{SMALLEST} {smallest!r}: expected a whole number")
+        return SecureAggregationSettings(smallest_cohort=smallest)
+    except UserError as error:
+        raise ClientError(ClientFailure.SUM_REFUSED, str(error)) from error
 
 
 def answer_step(request: SecureRequest, state: ClientState, identity: Identity) -> bytes:
@@ -40,14 +53,27 @@ def advertise(request: SecureRequest, state: ClientState, identity: Identity) ->
     return new.advert
 
 
-def check_invitation(request: SecureRequest, state: ClientState, identity: Identity) -> None:
-    """Raise, before any work is done, what `mask` would raise for want of the run's keys."""
+def check_invitation(
+    request: SecureRequest, state: ClientState, identity: Identity, settings: SecureAggregationSettings
+) -> None:
+    """Raise, before any work is done, what `mask` would raise for want of the run's keys or of others in the sum."""
     _check_fleet(request, identity)
     _own_keyring(request, state, identity)
+    cohort = Invitation.decode(request.message).cohort
+    if cohort < settings.smallest_cohort:
+        raise RefusalError(
+            f"a secure sum of {cohort} devices, and this one takes part in sums of {settings.smallest_cohort} or more; "
+            f"smaller ones say too much about each (node configuration: {SMALLEST})"
+        )
 
 
 def mask(
-    request: SecureRequest, vector: NDArray[np.float64], plan: bytes, state: ClientState, identity: Identity
+    request: SecureRequest,
+    vector: NDArray[np.float64],
+    plan: bytes,
+    state: ClientState,
+    identity: Identity,
+    settings: SecureAggregationSettings,
 ) -> bytes:
     """Return the masked vector. vector [statistics] in [0, 1]. plan: digest of the plan that it answers."""
     _check_fleet(request, identity)
@@ -57,7 +83,7 @@ def mask(
         request.message,
         vector,
         name=request.name(plan, len(vector)),
-        settings=SETTINGS,
+        settings=settings,
         authority=identity.authority,
     )
     # The keyring says that this round is used up: of the two it is written first.

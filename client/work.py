@@ -12,7 +12,7 @@ from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.model import keep_model
 from client.node_file import SUMS_ONLY
-from client.secure import answer_step, check_invitation, mask
+from client.secure import answer_step, check_invitation, mask, read_secure_settings
 from client.settings import read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
@@ -86,7 +86,8 @@ def answer(
         return reply_content(vector, plan.version)
     if identity is None:
         return secure_reply(b"")
-    return secure_reply(mask(request, vector, plan_digest(content), state, identity))
+    summing = read_secure_settings(node_config)
+    return secure_reply(mask(request, vector, plan_digest(content), state, identity, summing))
 
 
 def _check_privacy(
@@ -94,11 +95,15 @@ def _check_privacy(
 ) -> Identity | None:
     """Return who the device is in the sum that is asked for, None if none is; raise what stands in its way."""
     if request is None and node_config.get(SUMS_ONLY):
-        raise ClientError(ClientFailure.OPEN_REFUSED, "the server asked for a vector in the open")
+        raise ClientError(
+            ClientFailure.OPEN_REFUSED,
+            "the server asked for this device's statistics in the open, which it gives to sums alone; serve the fleet "
+            "with --secure-aggregation sum, or let this device join with --in-the-open",
+        )
     if request is None or request.step is not Step.MASK:
         return None
     identity = identify(node_config)
-    check_invitation(request, state, identity)
+    check_invitation(request, state, identity, read_secure_settings(node_config))
     return identity
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from strategies.secure_aggregation.settings import SMALLEST_COHORT
+
 KeyFileOption = Annotated[
     Path | None, typer.Option("--vault-key-file", help="File of mode 600 with the key that encrypts the state.")
 ]
@@ -59,10 +61,14 @@ def join(
     sums_only: Annotated[
         bool,
         typer.Option(
-            "--sums-only",
-            help="Give this device's statistics to secure sums over several devices alone, whatever is asked for.",
+            "--sums-only/--in-the-open",
+            help="Give this device's statistics to secure sums over several devices alone, or also to the server "
+            "itself, where it asks for them.",
         ),
-    ] = False,
+    ] = True,
+    smallest_cohort: Annotated[
+        int, typer.Option(help="Fewest devices of a sum that this one takes part in, itself among them; 3 or more.")
+    ] = SMALLEST_COHORT,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a JSON object on a line.")] = False,
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
@@ -79,7 +85,13 @@ def join(
 
     vault = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env, none=no_vault)
     settings = JoinSettings(
-        node_file=node_file, data=data, state=state, vault=vault, budget=budget, sums_only=sums_only
+        node_file=node_file,
+        data=data,
+        state=state,
+        vault=vault,
+        budget=budget,
+        sums_only=sums_only,
+        smallest_cohort=smallest_cohort,
     )
     run(settings, Reporter(as_json=as_json), environment=os.environ, backoff=Backoff())
 

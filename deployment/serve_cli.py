@@ -7,8 +7,9 @@ import typer
 from rich.console import Console
 
 from personalization.errors import UserError
+from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
-SecureMode = Literal["off", "sum", "cohorts"]
+SecureMode = Literal["auto", "sum", "cohorts", "off"]
 
 
 def serve(
@@ -31,7 +32,13 @@ def serve(
     deadline: Annotated[
         float, typer.Option(help="Seconds that a round may take; later replies are left out.")
     ] = 3600.0,
-    min_nodes: Annotated[int, typer.Option(help="Devices that must be connected before a round begins.")] = 1,
+    min_nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Devices that must be connected before a round begins.",
+            show_default="as many as a sum takes, 1 where fewer are enrolled",
+        ),
+    ] = None,
     budget: Annotated[
         float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
     ] = 0.5,
@@ -43,13 +50,14 @@ def serve(
     secure_aggregation: Annotated[
         SecureMode,
         typer.Option(
-            help="What the server learns in a round: the sum of all statistics alone (`sum`, from 3 devices on), "
-            "the sums of random `cohorts`, for strategies that tell vectors apart, or each device's (`off`)."
+            help="What the server learns in a round: the sum of all statistics alone (`sum`), the sums of random "
+            "`cohorts`, for strategies that tell several apart, whichever of the two the strategy needs (`auto`), or "
+            "each device's statistics (`off`)."
         ),
-    ] = "off",
-    cohort_size: Annotated[
-        int, typer.Option(help="Fewest devices of a cohort, with `--secure-aggregation cohorts`.")
-    ] = 10,
+    ] = "auto",
+    smallest_cohort: Annotated[
+        int, typer.Option(help="Fewest devices of a sum, 3 or more; a round of fewer teaches the server nothing.")
+    ] = SMALLEST_COHORT,
     seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on for devices; 0.0.0.0 is every IPv4 one.")] = "0.0.0.0",
     port: Annotated[int | None, typer.Option(help="Port to listen on for devices.", show_default="the fleet's")] = None,
@@ -91,7 +99,7 @@ def serve(
             final_probes=final_probes,
             strategy=strategy,
             secure_aggregation=secure_aggregation,
-            cohort_size=cohort_size,
+            smallest_cohort=smallest_cohort,
             seed=seed,
         ),
         make_log(Console(stderr=True)),

@@ -31,6 +31,7 @@ _CHANGEABLE_KEYS = frozenset(
         "probes",
         "quorum",
         "secure-aggregation",
+        "smallest-cohort",
     }
 )
 

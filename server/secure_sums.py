@@ -51,7 +51,7 @@ class SecureSums:
             number=number,
             group=str(plan.version),
             deadline=self._settings.deadline,
-            settings=SecureAggregationSettings(),
+            settings=SecureAggregationSettings(smallest_cohort=self._settings.smallest_cohort),
             signer=self._signer,
         )
         content = RecordDict({PLAN: plan_record(plan, backbone.layout, backbone.root)})

@@ -30,7 +30,8 @@ class ServerSettings:
     pass. journal_dir: the folder of the journal, None for `server` in `out`.
     signing_key_file: the key that plans are signed with; None sends plans without a signature.
     secure_aggregation: `off` takes each client's vector; `sum` learns the sum of a round's vectors alone, `cohorts`
-    those of random cohorts of at least `cohort_size` clients. enrolment_file: who enrols the fleet's clients.
+    those of random cohorts of at least `cohort_size` clients. smallest_cohort: fewest clients that are summed.
+    enrolment_file: who enrols the fleet's clients.
     """
 
     model: str
@@ -52,6 +53,7 @@ class ServerSettings:
     signing_key_file: Path | None = None
     secure_aggregation: SecureMode = "off"
     cohort_size: int = 10
+    smallest_cohort: int = SecureAggregationSettings.smallest_cohort
     enrolment_file: Path | None = None
     levels: int = len(PersonalizationSettings().levels)
     planning: PlanningSettings = field(default_factory=PlanningSettings)
@@ -69,19 +71,21 @@ class ServerSettings:
         for name, share in (("fraction", self.fraction), ("budget", self.budget), ("quorum", self.quorum)):
             if not 0.0 < share <= 1.0:
                 raise UserError(f"{name} {share}: expected a share above 0 and at most 1")
-        check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
+        check_secure(self.secure_aggregation, self.cohort_size, self.strategy, smallest=self.smallest_cohort)
         if self.secure_aggregation != "off" and self.enrolment_file is None:
             raise UserError("enrolment-file is not set: secure sums need the fleet's enrolment.json")
 
 
-def check_secure(mode: str, cohort_size: int, strategy: str) -> None:
+def check_secure(
+    mode: str, cohort_size: int, strategy: str, *, smallest: int = SecureAggregationSettings.smallest_cohort
+) -> None:
     """Raise UserError for a way of summing that there is not, or that `strategy` can't go with."""
     if mode not in get_args(SecureMode):
         raise UserError(f"secure-aggregation {mode!r}: expected one of {', '.join(get_args(SecureMode))}")
     if mode == "off":
         return
-    smallest = SecureAggregationSettings().smallest_cohort
-    if cohort_size < smallest:
+    SecureAggregationSettings(smallest_cohort=smallest)
+    if cohort_size < smallest and mode == "cohorts":
         raise UserError(f"cohort-size {cohort_size}: expected {smallest} or more; clients take part in nothing smaller")
     made = make_strategy(strategy)
     if made.groups > 1:
@@ -125,6 +129,7 @@ def read_settings(config: Mapping[str, ConfigValue]) -> ServerSettings:
         signing_key_file=_path(config, "signing-key-file"),
         secure_aggregation=cast(SecureMode, str(config.get("secure-aggregation", ServerSettings.secure_aggregation))),
         cohort_size=_integer(config, "cohort-size", ServerSettings.cohort_size),
+        smallest_cohort=_integer(config, "smallest-cohort", ServerSettings.smallest_cohort),
         enrolment_file=_path(config, "enrolment-file"),
         planning=planning,
     )

@@ -22,6 +22,7 @@ from personalization.storage import read_manifest
 from server.app import make_app as make_server_app
 from server.journal import Journal, load_journal
 from simulations.engine import node_id, run_in_process
+from simulations.identities import SimulatedIdentities
 
 _SUMS = ("precision", "weighted", "kept", "replies", "dropped")
 
@@ -43,6 +44,8 @@ def replay(
     worked on them.
     """
     config = {**serve.run_config(), "out-dir": str(folder), "journal-dir": "", "signing-key-file": ""}
+    identities = SimulatedIdentities.new()
+    config["enrolment-file"] = str(identities.write(folder))
     own = [
         {"client-name": d.name, "data-dir": str(d.images), "state-dir": str(folder / "devices" / d.name)}
         for d in devices
@@ -53,7 +56,7 @@ def replay(
         torch.set_num_threads(1)  # as on the devices: sums in another order differ in their last digits
         run_in_process(
             make_server_app(config=config),
-            make_client_app(),
+            make_client_app(identify=identities),
             clients=len(devices),
             run_config=config,
             node_config=lambda client, version: own[client],

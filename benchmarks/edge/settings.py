@@ -16,7 +16,8 @@ class EdgeSettings:
 
     out: folder for everything, a new one. devices: how many. samples: private images of each. deadline: seconds that a
     round may take. kill_device_in, kill_server_in: the round in which the first device and the server are killed, None
-    for never. seed: of the data, of the fleet and of the simulation beside it.
+    for never. seed: of the data, of the fleet and of the simulation beside it. The server learns secure sums over all
+    devices; one of four may be away.
     """
 
     out: Path
@@ -32,8 +33,8 @@ class EdgeSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense. Raises UserError."""
-        if not 2 <= self.devices <= len(NAMES):
-            raise UserError(f"{self.devices} devices: expected 2 to {len(NAMES)}")
+        if not 3 <= self.devices <= len(NAMES):
+            raise UserError(f"{self.devices} devices: expected 3 to {len(NAMES)}")
         kills = [number for number in (self.kill_device_in, self.kill_server_in) if number is not None]
         if self.rounds < 1 or any(not 1 <= number <= self.rounds for number in kills):
             raise UserError(
@@ -70,6 +71,8 @@ class EdgeSettings:
             rounds=self.rounds,
             deadline=self.deadline,
             min_nodes=self.devices,
+            secure_aggregation="sum",
+            smallest_cohort=self.devices,
             budget=self.budget,
             probes=self.probes,
             seed=self.seed,
@@ -87,6 +90,8 @@ def serve_arguments(settings: ServeSettings) -> list[str]:
         "rounds": settings.rounds,
         "deadline": settings.deadline,
         "min-nodes": settings.min_nodes,
+        "secure-aggregation": settings.secure_aggregation,
+        "smallest-cohort": settings.smallest_cohort,
         "budget": settings.budget,
         "probes": settings.probes,
         "seed": settings.seed,

@@ -107,6 +107,7 @@ class Story:
         part = self._commands.start(
             device.name,
             *("join", device.node_file, "--data", device.images, "--state", device.state, "--json"),
+            *("--smallest-cohort", self._settings.devices),
             environment=device.environment,
         )
         self._joined[device.name] = part

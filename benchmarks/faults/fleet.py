@@ -78,13 +78,15 @@ class FaultFleet:
         settings = ["--model", ASSETS / "vit_fashion_mnist", "--state", self.server_state, "--host", "127.0.0.1"]
         settings += ["--port", self._port, "--superlink-port", self._superlink, "--no-status", "--rounds", 100_000]
         settings += ["--deadline", self.options.deadline, "--probes", self.options.probes, "--budget", 0.3]
+        settings += ["--secure-aggregation", "off"]  # two devices are too few for a sum
         self._start(SERVER, "serve", self.folder / "fleet", *settings)
 
     def join(self, name: str, *, clock: bool = False) -> None:
         """Start a device. clock: whether its clock can be moved, see `set_clock`."""
         node_file = self.folder / "fleet" / "nodes" / f"{name}.json"
         more = {"FAULTS_CLOCK": "1"} if clock else {}
-        self._start(name, "join", node_file, "--data", self.data(name), "--state", self.state(name), "--json", **more)
+        options = ["--data", self.data(name), "--state", self.state(name), "--in-the-open", "--json"]
+        self._start(name, "join", node_file, *options, **more)
 
     def end(self, name: str) -> int:
         """End the server or a device as its operator would; return the exit code."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from client.node_file import SUMS_ONLY, NodeFile, read_node_file
+from client.node_file import SMALLEST, SUMS_ONLY, NodeFile, read_node_file
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
 from deployment.join.checks import Owner, check_data, claim_state, joined
@@ -23,6 +23,7 @@ from deployment.join.report import Reporter
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
 from personalization.errors import UserError
+from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 _TICK_SECONDS = 1.0
 _STOP = object()
@@ -32,7 +33,7 @@ _STOP = object()
 class JoinSettings:
     """What is asked for. data: the private images. state, vault, budget: None for the default.
 
-    sums_only: whether this device gives its vector to secure sums alone.
+    sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
     """
 
     node_file: Path
@@ -40,12 +41,20 @@ class JoinSettings:
     state: Path | None = None
     vault: VaultChoice | None = None
     budget: float | None = None
-    sums_only: bool = False
+    sums_only: bool = True
+    smallest_cohort: int = SMALLEST_COHORT
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense. Raises UserError."""
         if self.budget is not None and not 0 < self.budget <= 1:
             raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
+        SecureAggregationSettings(smallest_cohort=self.smallest_cohort)
+
+    @property
+    def privacy(self) -> str:
+        """What leaves the device, in words."""
+        sums = f"secure sums over {self.smallest_cohort} devices or more"
+        return f"statistics go into {sums}" + (" alone" if self.sums_only else ", or to the server in the open")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +102,13 @@ def _prepare(
     Remembered(state=str(state.resolve()), vault=vault).save(places.settings_file(node))
     report.tell("ready", f"{node.name} of fleet {node.fleet}: {images} images in {data}", images=images, data=str(data))
     report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
+    report.tell("privacy", settings.privacy, sums_only=settings.sums_only, smallest_cohort=settings.smallest_cohort)
     config: dict[str, str | float] = {
         "data-dir": str(data),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
         "client-name": node.name,
+        SMALLEST: settings.smallest_cohort,
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
         **({} if settings.budget is None else {"budget": settings.budget}),

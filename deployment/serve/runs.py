@@ -105,6 +105,7 @@ class Runs:
             self.say(
                 f"round {record['round']}: {record['clients_replied']} of {record['clients_sampled']} devices replied"
                 + (f", {failed} failed" if failed else "")
+                + (f"; nothing learned: {record['not_learned']}" if "not_learned" in record else "")
             )
         self._rounds_said += len(records)
 

@@ -13,6 +13,7 @@ from deployment.serve.bundle import build_bundle
 from deployment.serve.checks import check_model, check_ports, check_start
 from deployment.serve.children import PROXY, STATUS, SUPERLINK, proxy, status_page, superlink
 from deployment.serve.control import Control, ControlError
+from deployment.serve.privacy import Sums
 from deployment.serve.processes import end_marked
 from deployment.serve.record import ServeRecord, earlier_runs, time_text
 from deployment.serve.registration import NodeCounts, reconcile
@@ -45,8 +46,11 @@ def serve(settings: ServeSettings, say: Say) -> int:
         check_ports(settings)
         check_model(settings, fleet)
         say(f"fleet {fleet.fleet} at {fleet.server}; state in {state.path}")
+        sums = Sums(settings, len(fleet.active))
+        for line in sums.lines():
+            say(line)
         with contextlib.ExitStack() as cleanup:
-            service = Service(settings, state, fleet, say, stop)
+            service = Service(sums.resolved(), state, fleet, say, stop)
             cleanup.callback(service.close)
             return service.run()
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deployment.enrolment_key import ENROLMENT
+from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
+from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SHORTEST = timedelta(seconds=10)
@@ -21,7 +23,8 @@ class ServeSettings:
     fleet, state: folders of the fleet's keys and of what the server keeps, absolute. model: folder (absolute) or name
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
-    The others are those of a run, see `ServerSettings`.
+    secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
+    as many as a sum takes, see `Sums`. The others are those of a run, see `ServerSettings`.
     """
 
     fleet: Path
@@ -37,13 +40,13 @@ class ServeSettings:
     fraction: float = 1.0
     quorum: float = 0.5
     deadline: float = 3600.0
-    min_nodes: int = 1
+    min_nodes: int | None = None
     budget: float = 0.5
     probes: int = 6
     final_probes: int = 0
     strategy: str = "precision-weighted-mean"
-    secure_aggregation: SecureMode = ServerSettings.secure_aggregation
-    cohort_size: int = ServerSettings.cohort_size
+    secure_aggregation: ChosenMode = "auto"
+    smallest_cohort: int = SMALLEST_COHORT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +72,11 @@ class ServeSettings:
         """The folder of the journal."""
         return self.state / "run"
 
+    @property
+    def secure_mode(self) -> SecureMode:
+        """What the server learns. Raises UserError for a strategy that works on no sums."""
+        return secure_mode(self.secure_aggregation, self.strategy)
+
     def run_config(self) -> dict[str, ConfigValue]:
         """Return the run configuration that every run of this server has."""
         return {
@@ -76,14 +84,15 @@ class ServeSettings:
             "fraction": self.fraction,
             "quorum": self.quorum,
             "deadline": self.deadline,
-            "min-nodes": self.min_nodes,
+            "min-nodes": 1 if self.min_nodes is None else self.min_nodes,
             "strategy": self.strategy,
             "out-dir": str(self.journal_dir),
             "journal-dir": str(self.journal_dir),
             "extend": True,
             "signing-key-file": str(self.fleet / "signing-key.json"),
-            "secure-aggregation": self.secure_aggregation,
-            "cohort-size": self.cohort_size,
+            "secure-aggregation": self.secure_mode,
+            "cohort-size": self.smallest_cohort,
+            "smallest-cohort": self.smallest_cohort,
             "enrolment-file": str(self.fleet / ENROLMENT),
             "seed": self.seed,
             "model": self.model,
@@ -99,6 +108,7 @@ class ServeSettings:
     def public(self) -> dict[str, Any]:
         """Return the settings for `serve.json`: no secret is among them."""
         values = asdict(self)
+        values["secure_aggregation"] = self.secure_mode
         values["fleet"], values["state"] = str(self.fleet), str(self.state)
         values["every"] = None if self.every is None else self.every.total_seconds()
         values["status"] = None if self.status is None else f"{self.status[0]}:{self.status[1]}"

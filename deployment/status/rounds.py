@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deployment.status.fields import count, counts, mapping, number, objects
+from deployment.status.fields import count, counts, mapping, number, objects, text
 from personalization.statistics import SCALARS, from_wire
 
 # Counts of a round's record: name on the page, name in the journal.
@@ -65,6 +65,7 @@ def _record(record: Mapping[str, Any], probes: int | None, fewest: int, *, final
         "failures": counts(record.get("failures")),
         "seconds": number(record.get("seconds")),
         "learned": learned,
+        "not_learned": None if learned else text(record.get("not_learned")),
         "withheld": withheld,
         "means": _means(record["fleet"]) if learned and not withheld else None,
     }

@@ -36,7 +36,7 @@ def means(snapshot: Snapshot) -> str:
     last = last_learned(snapshot["rounds"])
     heading = "<h2>What a device has on average</h2>"
     if last is None:
-        return heading + _say("No round has taught the server anything yet.")
+        return heading + _say(f"No round has taught the server anything yet.{_why(snapshot)}")
     if last["withheld"]:
         return heading + _say(_withheld(snapshot, f"Only {write_count(last['replied'])} replied to the last round."))
     rows = [(Cell(label), figure(write(last["means"][key]))) for key, label, write in _MEANS]
@@ -60,6 +60,7 @@ def rounds(snapshot: Snapshot) -> str:
             "it. Up: sparsity statistics. Dropped units are those that the plan leaves out for everybody; probes is "
             "how many evaluations it lets a client spend."
             + (f" {write_count(left_out)} earlier rounds are not shown." if left_out else "")
+            + _why(snapshot)
         )
         + table("Rounds", header, rows)
     )
@@ -186,6 +187,13 @@ def processes(snapshot: Snapshot) -> str:
         for one in snapshot["processes"]
     ]
     return heading + table("Processes", (Cell("process"), Cell("state"), figure("restarts")), rows)
+
+
+def _why(snapshot: Snapshot) -> str:
+    """Return why the server has learned nothing from the last round, if that is so."""
+    rounds = [record for record in snapshot["rounds"] if not record["final"]]
+    reason = rounds[-1]["not_learned"] if rounds else None
+    return "" if reason is None else f" The last one taught it nothing: {reason}."
 
 
 def _say(text: str) -> str:

@@ -21,7 +21,7 @@ from strategies.secure_aggregation.shamir import SHARE_BYTES
 INVITATION, MASKED, PAIR_REQUEST, PAIR_REPLY, SHARE_REQUEST, SHARE_REPLY = range(0xA1, 0xA7)
 TAG_BYTES, COMMITMENT_BYTES, NONCE_BYTES = 8, 16, 8
 SEALED_BYTES = 2 * SHARE_BYTES  # a share and its authentication tag
-_INVITATION = struct.Struct("<BIIII")
+_INVITATION = struct.Struct("<BIIIII")
 _INTRODUCTION = struct.Struct(f"<I{ADVERT_BYTES}s")
 _MASKED = struct.Struct(f"<B{COMMITMENT_BYTES}s{NONCE_BYTES}s")
 _REQUEST = struct.Struct(f"<B{TAG_BYTES}s")
@@ -41,23 +41,26 @@ class Invitation:
     introductions: dict[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Return 17 bytes, 4 a peer and 249 an introduction."""
-        head = _INVITATION.pack(INVITATION, self.cohort, self.handle, len(self.peers), len(self.introductions))
-        adverts = (_INTRODUCTION.pack(handle, advert) for handle, advert in sorted(self.introductions.items()))
-        return b"".join([head, self.peers.astype("<u4").tobytes(), *adverts])
+        """Return 21 bytes, a bit for each handle from the first peer's to the last one's, and 249 an introduction."""
+        first = int(self.peers[0]) if len(self.peers) else 0
+        flags = np.zeros(int(self.peers[-1]) - first + 1 if len(self.peers) else 0, dtype=np.bool_)
+        flags[self.peers - np.uint32(first)] = True
+        packed, adverts = _packed(flags), sorted(self.introductions.items())
+        head = _INVITATION.pack(INVITATION, self.cohort, self.handle, first, len(packed), len(adverts))
+        return b"".join([head, packed, *(_INTRODUCTION.pack(handle, advert) for handle, advert in adverts)])
 
     @staticmethod
     def decode(raw: bytes) -> "Invitation":
         """Return the invitation. Raises MessageError."""
         if len(raw) < _INVITATION.size:
             raise MessageError("an invitation that is cut short")
-        kind, cohort, handle, count, adverts = _INVITATION.unpack_from(raw)
-        start = _INVITATION.size + 4 * count
-        if kind != INVITATION or len(raw) != start + adverts * _INTRODUCTION.size:
+        kind, cohort, handle, first, width, adverts = _INVITATION.unpack_from(raw)
+        start = _INVITATION.size + width
+        if kind != INVITATION or width > LARGEST_COHORT or len(raw) != start + adverts * _INTRODUCTION.size:
             raise MessageError("not an invitation, or of the wrong length")
-        peers = np.frombuffer(raw, dtype="<u4", count=count, offset=_INVITATION.size).astype(np.uint32)
-        if not count < cohort <= LARGEST_COHORT or (peers[1:] <= peers[:-1]).any() or (peers == handle).any():
-            raise MessageError("an invitation whose peers are not others of its cohort in order")
+        peers = _peers(first, raw[_INVITATION.size : start])
+        if not len(peers) < cohort <= LARGEST_COHORT or (peers == handle).any():
+            raise MessageError("an invitation whose peers are not others of its cohort")
         introductions = dict(_INTRODUCTION.iter_unpack(raw[start:]))
         if len(introductions) != adverts or not introductions.keys() <= set(peers.tolist()):
             raise MessageError("an invitation that introduces others than its peers, each once")
@@ -170,6 +173,15 @@ class ShareReply:
     def decode(raw: bytes, *, shares: int) -> "ShareReply":
         """Return the reply with so many shares. Raises MessageError."""
         return ShareReply(_reply(raw, SHARE_REPLY, shares, SHARE_BYTES))
+
+
+def _peers(first: int, packed: bytes) -> NDArray[np.uint32]:
+    """Return rising handles; there is one way alone to write them."""
+    peers = first + np.flatnonzero(np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little"))
+    canonical = packed[0] & 1 and packed[-1] if packed else first == 0
+    if not canonical or (len(peers) and peers[-1] >= 1 << 32):
+        raise MessageError("an invitation whose peers are not written as they have to be")
+    return peers.astype(np.uint32)
 
 
 def _packed(flags: Flags) -> bytes:

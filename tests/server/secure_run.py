@@ -59,7 +59,10 @@ class LossyGrid:
 
 
 class SecureRun:
-    """plans: every plan's record by version and client. words: what each client sends, in fixed point."""
+    """plans: every plan's record by version and client. words: what each client sends, in fixed point.
+
+    node: more of a client's own configuration.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class SecureRun:
         strategy: str | Strategy = "precision-weighted-mean",
         lose: Lose = lambda version, step, message, client: False,
         sums_only: bool = True,
+        node: Callable[[int], dict[str, Any]] = lambda client: {},
         identities: SimulatedIdentities = IDENTITIES,
         **changes: Any,
     ) -> None:
@@ -92,9 +96,14 @@ class SecureRun:
 
         client_app = make_app(load, personalize=fake_personalize, identify=identities, tamper=self._note)
         config = {"out-dir": str(out), "seed": 0}
-        node = {SUMS_ONLY: True} if sums_only else {}
+        only = {SUMS_ONLY: True} if sums_only else {}
         run_in_process(
-            app, client_app, clients=CLIENTS, run_config=config, node_config=lambda c, v: node, wrap_grid=wrap
+            app,
+            client_app,
+            clients=CLIENTS,
+            run_config=config,
+            node_config=lambda c, v: {**only, **node(c)},
+            wrap_grid=wrap,
         )
         self.journal = self.server.journal
 

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from secure_run import CLIENTS, IDENTITIES, OpenSum, SecureRun
 
+from client.node_file import SMALLEST
+from client.state import KEYRING, PARTICIPATION, VAULT, ClientState
+from client.vault.access import find_access
+from client.vault.keys import create_key_file
 from personalization.errors import UserError
 from simulations.engine import node_id
 from simulations.identities import SimulatedIdentities
 from strategies.protocol import SECURE
+from strategies.secure_aggregation.keyring import Keyring
 from strategies.secure_aggregation.messages import PAIR_REQUEST, SHARE_REQUEST
 from strategies.secure_protocol import MESSAGE, Step
 
@@ -158,3 +163,62 @@ def test_strategies_that_need_vectors_are_refused_before_anything_is_asked(tmp_p
             SecureRun(tmp_path, mode=mode, strategy=strategy)
     with pytest.raises(UserError, match="cohort-size 2: expected 3"):
         SecureRun(tmp_path, mode="cohorts", cohort_size=2)
+
+
+def test_a_server_sums_no_fewer_clients_than_it_was_told_to(tmp_path):
+    run = SecureRun(tmp_path / "few", smallest_cohort=CLIENTS + 1)
+    assert all("10 clients: expected 11 to" in record["not_learned"] for record in run.journal.rounds)
+    assert Step.MASK not in {step for _, step in run.grid.steps}
+    run = SecureRun(tmp_path / "enough", smallest_cohort=CLIENTS)
+    assert [record["secure"] for record in run.journal.rounds] == [SUMMED] * 2
+
+
+def test_a_device_takes_part_in_no_smaller_sum_than_it_was_told_to(tmp_path):
+    strict = {SMALLEST: CLIENTS + 1}
+    with pytest.raises(UserError, match="10 sum_refused"):
+        SecureRun(tmp_path / "all", node=lambda client: strict)
+    run = SecureRun(tmp_path / "two", node=lambda client: strict if client < 2 else {SMALLEST: CLIENTS})
+    for record in run.journal.rounds:
+        assert record["failures"] == {"sum_refused": 2}
+        assert record["secure"]["clients"] == CLIENTS - 2
+    text = (tmp_path / "two" / "clients" / "client-0" / "last_error.json").read_text()
+    assert "this one takes part in sums of 11 or more" in text
+
+
+@pytest.mark.parametrize("value", ["10", 2, True])
+def test_a_smallest_cohort_that_there_is_not_is_no_permission(tmp_path, value):
+    with pytest.raises(UserError, match="10 sum_refused"):
+        SecureRun(tmp_path, node=lambda client: {SMALLEST: value})
+
+
+def test_what_a_device_keeps_between_steps_lies_in_its_vault(tmp_path):
+    def node(client: int) -> dict[str, str]:
+        key = tmp_path / f"{client}.key"
+        if not key.exists():
+            create_key_file(key)
+        return {"state-dir": str(tmp_path / f"state-{client}"), "vault-key-file": str(key)}
+
+    seen = []
+
+    def look(version, step, message, client):
+        if version == 2 and step is Step.MASK and client == 0:  # keyring and participation are there, shares not told
+            seen.append(sorted(path.name for path in (tmp_path / "state-0").iterdir()))
+        return False
+
+    run = SecureRun(tmp_path / "run", lose=look, node=node)
+    assert [record["secure"] for record in run.journal.rounds] == [SUMMED] * 2
+    assert len(seen) == 1
+    assert not {KEYRING, PARTICIPATION} & set(seen[0])
+    for client in range(CLIENTS):
+        folder = tmp_path / f"state-{client}"
+        access = find_access(node(client), {})
+        state = ClientState(folder, access=access)
+        assert {KEYRING, PARTICIPATION} <= set(state.vault.names())
+        ring = Keyring.from_bytes(state.read(KEYRING))
+        secrets = [ring.private, *(peer.key for peer in ring.peers.values())]
+        assert len(secrets) == CLIENTS
+        stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        assert not any(secret in stored for secret in secrets)
+        assert (folder / VAULT).is_dir()
+        assert not (folder / KEYRING).exists()
+        assert not (folder / PARTICIPATION).exists()

@@ -5,7 +5,8 @@ from simulations.fleet import FleetSettings, run_fleet
 
 
 @pytest.mark.slow
-def test_rays_fleet_ends_where_the_one_in_process_does(tiny_vit_folder, tiny_data, tmp_path):
+@pytest.mark.parametrize("secure", ["off", "sum"])
+def test_rays_fleet_ends_where_the_one_in_process_does(tiny_vit_folder, tiny_data, tmp_path, secure):
     """With every client in every round, node ids do not matter, and nothing else may differ between the engines."""
     reports = {}
     threads = torch.get_num_threads()
@@ -22,6 +23,7 @@ def test_rays_fleet_ends_where_the_one_in_process_does(tiny_vit_folder, tiny_dat
                 model=str(tiny_vit_folder),
                 data=tiny_data,
                 engine=engine,
+                secure_aggregation=secure,
                 out=tmp_path / engine,
             )
             reports[engine] = run_fleet(settings)
@@ -33,4 +35,6 @@ def test_rays_fleet_ends_where_the_one_in_process_does(tiny_vit_folder, tiny_dat
         }
     for ours, rays in zip(reports["in-process"].rounds, reports["ray"].rounds, strict=True):
         assert ours["fleet"] == rays["fleet"]
+        assert ours.get("secure") == rays.get("secure")
+        assert ("secure" in ours) == (secure == "sum")
         assert ours["clients_replied"] == rays["clients_replied"] == 3

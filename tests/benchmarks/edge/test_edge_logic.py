@@ -31,14 +31,14 @@ from simulations.private_data import make_fleet_data
 
 @pytest.fixture
 def settings(tmp_path: Path) -> EdgeSettings:
-    return EdgeSettings(out=tmp_path / "edge", devices=2, rounds=2, samples=12, kill_server_in=2)
+    return EdgeSettings(out=tmp_path / "edge", devices=3, rounds=2, samples=12, kill_server_in=2)
 
 
 def test_devices_hold_what_the_simulators_clients_hold(settings):
     backbone = load_backbone(str(MODEL_FOLDER))
     devices = make_devices(settings, backbone)
     facts = InputFacts(backbone.preprocessing, backbone.labels)
-    simulated = make_fleet_data({"samples": 12, "seed": 0}, 2, facts)
+    simulated = make_fleet_data({"samples": 12, "seed": 0}, 3, facts)
     for number, device in enumerate(devices):
         own = load_private_data({"data-dir": str(device.images)}, {}, facts)
         assert own.fingerprint() == simulated({"partition-id": number}, {}, facts).fingerprint()
@@ -72,7 +72,7 @@ def test_serve_gets_every_setting_that_the_simulation_is_given(settings, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"devices": 1}, "expected 2 to"),
+        ({"devices": 2}, "expected 3 to"),
         ({"kill_device_in": 9}, "kills in one of them"),
         ({"out": ROOT}, "holds something"),
     ],

@@ -1,4 +1,4 @@
-"""The demonstration itself, smaller: two devices, two rounds, and the server killed in the second.
+"""The demonstration itself, smaller: three devices, two rounds, and the server killed in the second.
 
 What it raises for is what is tested: a command that fails, a device without its model, a process that stays, and plans
 or personal models that are not, bit for bit, the simulator's.
@@ -17,14 +17,14 @@ from deployment.join.layout import is_state
 @pytest.mark.slow
 def test_a_deployed_fleet_survives_and_comes_to_the_plans_of_the_simulator(tmp_path: Path) -> None:
     settings = EdgeSettings(
-        out=tmp_path / "edge", devices=2, rounds=2, samples=24, probes=2, kill_device_in=None, kill_server_in=2
+        out=tmp_path / "edge", devices=3, rounds=2, samples=24, probes=2, kill_device_in=None, kill_server_in=2
     )
     lines: list[str] = []
     report = run_edge(settings, say=lines.append)
     assert report["same_as_simulated"]
-    assert [row["plans"] for row in report["devices"]] == [[1, 2, 3], [1, 2, 3]]
+    assert [row["plans"] for row in report["devices"]] == [[1, 2, 3]] * 3
     assert report["totals"]["failures"] == 0
-    assert report["nodes_online"] == 2
+    assert report["nodes_online"] == 3
     assert report["server"]["round_seconds"] > report["server"]["ready_seconds"] > 0
     assert any("kill -9 of the server" in line for line in lines)
     for row in report["devices"]:

@@ -187,6 +187,13 @@ def test_a_run_is_completed_through_the_proxy(seen):
     assert journal["series"] > 0
 
 
+def test_a_fleet_too_small_for_a_sum_learns_nothing_and_says_why(seen):
+    record = json.loads((seen.state.run / "journal.json").read_bytes())["rounds"][0]
+    assert "secure aggregation of 1 clients: expected 10" in record["not_learned"]
+    assert "warning: 2 devices enrolled, and rounds teach nothing with fewer than 10 connected" in seen.lines
+    assert "nothing learned: secure aggregation of 1 clients" in seen.lines
+
+
 def test_serve_json_says_what_there_is(seen):
     assert seen.during["phase"] in ("running", "idle")
     assert seen.during["nodes"] == {"enrolled": 1, "revoked": 1, "online": 1}

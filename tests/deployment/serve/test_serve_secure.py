@@ -29,8 +29,8 @@ def test_three_devices_are_summed_and_none_is_seen(tmp_path: Path) -> None:
         "--min-nodes",
         3,
         "--once",
-        "--secure-aggregation",
-        "sum",
+        "--smallest-cohort",
+        3,
     ]
     command = [sys.executable, "-m", "fedsieve", "serve", *map(str, [fleet, *options])]
     processes = []

@@ -90,7 +90,14 @@ def test_nothing_of_a_single_client_reaches_any_answer(state):
     journal["strategy"] = {name: [value]}
     journal["settings"].update({"model": name, name: value})
     for record in [*journal["rounds"], journal["final"]]:
-        record.update({"nodes": {number: value}, "clients": [number, name], "not_learned": name, name: value})
+        record.update(
+            {
+                "nodes": {number: value},
+                "clients": [number, name],
+                "not_learned": f"sum of {number} ({key})",
+                name: value,
+            }
+        )
         record["failures"] = {"no_reply": 1, number: 1, key: 1, f"n{number}": 1}
     journal["rounds"][0]["fleet"] = {**journal["rounds"][0]["fleet"], number: value}
     write_journal(state, journal)
