@@ -168,6 +168,7 @@ def predict(
 
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
+        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
         _predict_text(model_folder, images, prompt, tokens, temperature, seed, as_json)
         return
     if not images:

@@ -71,7 +71,8 @@ def read_speeches(archive: bytes) -> dict[str, dict[str, str]]:
 def write_speakers(speeches: dict[str, dict[str, str]], out: Path, *, words: int) -> int:
     """Write one folder for each speaker of `words` words or more and of two speeches or more; return how many.
 
-    The folder `out` is written whole or not at all. Raises UserError if it holds something else.
+    The folder `out` is written whole or not at all. Raises UserError if it holds something else, and if there
+    is no such speaker.
     """
     if out.exists() and any(p.suffix != ".txt" for p in out.rglob("*") if p.is_file()):
         raise UserError(f"{out}: holds something else; choose another folder")
@@ -80,6 +81,8 @@ def write_speakers(speeches: dict[str, dict[str, str]], out: Path, *, words: int
         for speaker, own in speeches.items()
         if len(own) > 1 and sum(len(text.split()) for text in own.values()) >= words
     }
+    if not chosen:
+        raise UserError(f"no speaker of {words:,} words and two speeches; expected fewer words")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         made = Path(temporary) / out.name

@@ -44,7 +44,8 @@ def test_speakers_of_enough_words_and_speeches_get_a_folder(tmp_path):
     out = tmp_path / "speakers"
     assert write_speakers(speeches, out, words=5) == 1
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.txt")) == ["ann_b/1801.txt", "ann_b/1802.txt"]
-    assert write_speakers(speeches, out, words=6) == 0
+    with pytest.raises(UserError, match="no speaker of 6 words"):
+        write_speakers(speeches, out, words=6)
     (out / "notes.md").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         write_speakers(speeches, out, words=5)
