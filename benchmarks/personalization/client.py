@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from personalization.backbone import load_backbone
 from personalization.cutting import cut_model
 from personalization.head import classifier_path, shift_classifier
-from personalization.images import to_pixel_values
+from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
@@ -95,7 +95,7 @@ def load_world() -> World:
     """Load the bundled model and data, once in each process."""
     torch.set_num_threads(1)
     backbone = load_backbone(str(MODEL_FOLDER))
-    assert backbone.preprocessing is not None
+    assert isinstance(backbone.preprocessing, ImagePreprocessing)
     dataset = load_dataset(labels=backbone.labels, preprocessing=backbone.preprocessing)
     return World(
         backbone.model,
