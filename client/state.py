@@ -190,7 +190,7 @@ class ClientState:
             found: dict[str, Any] = json.loads(self.read(RECORD))
         except FileNotFoundError:
             return {"rounds": {}}
-        except ValueError:
+        except (ValueError, RecursionError):
             report(f"{self.path(RECORD)}: damaged; the record begins anew")
             return {"rounds": {}}
         return found
@@ -205,7 +205,7 @@ class ClientState:
         try:
             record = json.loads(self.read(VERSION))
             return (int(record["series"]), int(record["version"])), str(record["plan"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             # Who can damage this entry has the device. After a fault of its disk it goes on with what its fleet signs
             # next.
             return (-1, -1), ""

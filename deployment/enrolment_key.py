@@ -99,5 +99,5 @@ def _read(path: Path, fleet: str) -> Ed25519PrivateKey:
         if record["format"] != FORMAT or record["fleet"] != fleet:
             raise ValueError("not this fleet's key")
         return Ed25519PrivateKey.from_private_bytes(base64.b64decode(record["private_key"], validate=True))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: not the {_WHAT} of fleet {fleet}; restore it from a backup") from None

@@ -101,7 +101,7 @@ def read_fleet(folder: Path) -> Fleet:
         if record.pop("format") != FORMAT:
             raise UserError(f"{path}: written by another version of fedsieve; use that version")
         return _fleet(folder, record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged; restore it from a backup of the fleet folder") from error
 
 

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     The camera's rotation is applied; 16-bit grey keeps its upper byte. Raises UserError that names the file.
     """
     try:
-        with Image.open(path) as opened:
+        # From memory: a file takes as much of it as a damaged chunk says that it is long, before it reads.
+        with Image.open(BytesIO(path.read_bytes())) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I;16"):

@@ -93,28 +93,57 @@ class BackboneManifest:
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> "BackboneManifest":
         """Return the manifest in `record`. Raises PieceError if a field is missing or does not fit the others."""
+        config, description = _json_text(record, "config"), _json_text(record, "description")
+        width, raw = record.get("order-type"), _bytes(record, "hashes")
+        if width not in ("<u2", "<u4"):
+            raise PieceError("the manifest's unit order is of an unknown type")
         try:
-            width = str(record["order-type"])
-            if width not in ("<u2", "<u4"):
-                raise PieceError("the manifest's unit order is of an unknown type")
-            order = np.frombuffer(record["order"], dtype=width).astype(np.int64)
-            sizes, counts = list(record["group-sizes"]), list(record["layer-groups"])
-            raw, base = bytes(record["hashes"]), tuple(str(name) for name in record["base"])
-            config, description = str(record["config"]), str(record["description"])
-            json.loads(config), json.loads(description)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PieceError("the manifest is incomplete or of the wrong types") from error
+            order = np.frombuffer(_bytes(record, "order"), dtype=width).astype(np.int64)
+        except ValueError as error:
+            raise PieceError("the manifest's unit order is cut short") from error
+        sizes, counts, base = _counts(record, "group-sizes"), _counts(record, "layer-groups"), record.get("base")
+        if not isinstance(base, list) or not all(isinstance(name, str) for name in base):
+            raise PieceError("the manifest's base is no list of names")
         if sum(sizes) != len(order) or sum(counts) != len(sizes) or len(raw) != 32 * (len(base) + len(sizes)):
             raise PieceError("the manifest's groups and hashes do not fit together")
-        parts = iter(np.split(order, np.cumsum(sizes)[:-1]))
+        parts = iter(np.split(order, np.cumsum(sizes, dtype=np.int64)[:-1]))
         groups = tuple(tuple(next(parts) for _ in range(count)) for count in counts)
         hashes = tuple(raw[i : i + 32] for i in range(0, len(raw), 32))
-        return BackboneManifest(config, description, base, groups, hashes)
+        return BackboneManifest(config, description, tuple(base), groups, hashes)
+
+
+def _json_text(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    try:
+        if isinstance(value, str):
+            json.loads(value)
+            return value
+    except (ValueError, RecursionError) as error:
+        raise PieceError(f"the manifest's {key} is not JSON") from error
+    raise PieceError(f"the manifest's {key} is missing or of the wrong type")
+
+
+def _bytes(record: Mapping[str, Any], key: str) -> bytes:
+    # Never bytes(value): of a number it makes as many zeros.
+    value = record.get(key)
+    if not isinstance(value, bytes):
+        raise PieceError(f"the manifest's {key} is missing or of the wrong type")
+    return value
+
+
+def _counts(record: Mapping[str, Any], key: str) -> list[int]:
+    value = record.get(key)
+    if not isinstance(value, list) or not all(type(count) is int and count >= 0 for count in value):
+        raise PieceError(f"the manifest's {key} is no list of counts")
+    return value
 
 
 def piece_hash(piece: Tensor) -> bytes:
-    """Return the SHA-256 [32 bytes] of a tensor's type, shape and contents."""
-    array = piece.contiguous().numpy()
+    """Return the SHA-256 [32 bytes] of a tensor's type, shape and contents. Raises PieceError for an odd type."""
+    try:
+        array = piece.contiguous().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise PieceError(f"a piece of type {piece.dtype}, which none has") from error
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.tobytes())
     return digest.digest()

@@ -19,7 +19,15 @@ WIRE_TYPE = np.dtype("<f2")
 
 
 class StatisticsError(ValueError):
-    """A statistics vector that does not fit its layout; the text names no values."""
+    """A statistics vector, or a reply, that does not fit what was asked for; the text names no values.
+
+    reason: a short code for it that stays the same from version to version, for counts.
+    """
+
+    def __init__(self, text: str, *, reason: str = "form") -> None:
+        """Take the text for whoever sent it, and the code for whoever counts."""
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -137,11 +145,11 @@ def fleet_prior(vector: NDArray[np.float64], layout: StatisticsLayout) -> Prior:
 def check(vector: NDArray[np.float64], layout: StatisticsLayout) -> NDArray[np.float64]:
     """Return `vector` if every entry is finite and in [0, 1] and the length is right; else raise StatisticsError."""
     if vector.shape != (layout.size,):
-        raise StatisticsError(f"a vector of shape {vector.shape}, expected ({layout.size},)")
+        raise StatisticsError(f"a vector of shape {vector.shape}, expected ({layout.size},)", reason="length")
     if not np.isfinite(vector).all():
-        raise StatisticsError("an entry is NaN or infinite")
+        raise StatisticsError("an entry is NaN or infinite", reason="not_finite")
     if (vector < 0.0).any() or (vector > 1.0).any():
-        raise StatisticsError("an entry lies outside [0, 1]")
+        raise StatisticsError("an entry lies outside [0, 1]", reason="range")
     return vector
 
 
@@ -153,5 +161,5 @@ def encode(vector: NDArray[np.float64]) -> bytes:
 def decode(raw: bytes, layout: StatisticsLayout) -> NDArray[np.float64]:
     """Return the vector that `raw` holds; raises StatisticsError unless it is exactly one valid vector of `layout`."""
     if len(raw) != layout.size * WIRE_TYPE.itemsize:
-        raise StatisticsError(f"{len(raw)} bytes, expected {layout.size * WIRE_TYPE.itemsize}")
+        raise StatisticsError(f"{len(raw)} bytes, expected {layout.size * WIRE_TYPE.itemsize}", reason="length")
     return check(np.frombuffer(raw, dtype=WIRE_TYPE).astype(np.float64), layout)

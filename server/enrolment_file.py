@@ -38,6 +38,6 @@ def read_enrolment_file(path: Path) -> EnrolmentFile:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(record["enrolment_key"], validate=True))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `fedsieve enroll FLEET` writes it into the fleet's folder") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: not an enrolment file as `fedsieve enroll` writes it; restore it") from None
     return EnrolmentFile(record["fleet"], key)

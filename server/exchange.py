@@ -14,12 +14,13 @@ from personalization.codes import ClientFailure, failure_name
 from personalization.plan import Plan
 from personalization.statistics import StatisticsError
 from server.backbone import GenericBackbone
+from server.replies import Asked
 from server.signing import PlanSigner
 from strategies.protocol import MANIFEST, SECURE, read_reply
 from strategies.secure_protocol import read_secure_reply
 
 NO_REPLY = "no_reply"
-INVALID = "invalid_reply"
+_INVALID = "reply_"
 
 
 @dataclass
@@ -66,7 +67,8 @@ class Outcome:
     """What came back. vectors: by node id. messages: by node id, where a step of a secure sum came with the plan.
 
     lacking: what each node that answered lacks now. errors: its code for each node that failed. failures: how many, by
-    the code's name.
+    the code's name, or by what is wrong with a reply (`reply_length`). dropped: messages that were no replies to what
+    was asked, by reason; they count for nobody.
     """
 
     vectors: dict[int, NDArray[np.float64]] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class Outcome:
     errors: dict[int, int] = field(default_factory=dict)
     lacking: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
 
     @property
@@ -88,7 +91,18 @@ class Outcome:
         self.errors.update(other.errors)
         self.lacking.update(other.lacking)
         self.failures.update(other.failures)
+        self.dropped.update(other.dropped)
         self.traffic.add(other.traffic)
+
+
+def invalid(reason: str) -> str:
+    """Return the code under which replies are counted that hold something wrong."""
+    return f"{_INVALID}{reason}"
+
+
+def is_invalid(code: str) -> bool:
+    """Say whether a failure's code is that of a reply that holds something wrong."""
+    return code.startswith(_INVALID)
 
 
 def message_bytes(message: Message) -> int:
@@ -143,36 +157,35 @@ class _Plans:
         """Collect replies in `outcome`; return the nodes that have to be sent everything."""
         again = []
         messages = self._messages(nodes, lacking)
+        asked = Asked(messages)
         for reply in self.grid.send_and_receive(messages, timeout=self.deadline):
-            node = reply.metadata.src_node_id
             outcome.traffic.received(reply)
+            node = asked.node_of(reply)
+            if node is None:
+                continue
             if reply.has_error():
-                if reply.error.code == ClientFailure.BACKBONE_MISSING and node in lacking:
+                if reply.error.code == ClientFailure.BACKBONE_MISSING:
                     again.append(node)
                 else:
                     outcome.failures[failure_name(reply.error.code)] += 1
                     outcome.errors[node] = reply.error.code
                 continue
             try:
-                taken = self._take(reply, outcome, wanted=node in lacking)
-            except StatisticsError:
-                outcome.failures[INVALID] += 1
+                self._take(node, reply, outcome)
+            except StatisticsError as error:
+                outcome.failures[invalid(error.reason)] += 1
                 continue
-            if taken:
-                outcome.lacking[node] = self.backbone.lacking_after(self.plan, lacking[node])
+            outcome.lacking[node] = self.backbone.lacking_after(self.plan, lacking[node])
+        outcome.dropped.update(asked.dropped)
         for message in messages:
             outcome.traffic.sent(message)  # after the grid has given it an id, which is part of what travels
         return again
 
-    def _take(self, reply: Message, outcome: Outcome, *, wanted: bool) -> bool:
-        node = reply.metadata.src_node_id
+    def _take(self, node: int, reply: Message, outcome: Outcome) -> None:
         if self.secure is not None:
-            message = read_secure_reply(reply.content)
-            outcome.messages.update({node: message} if wanted else {})
+            outcome.messages[node] = read_secure_reply(reply.content)
         else:
-            vector = read_reply(reply.content, self.backbone.layout, self.plan.version)
-            outcome.vectors.update({node: vector} if wanted else {})
-        return wanted
+            outcome.vectors[node] = read_reply(reply.content, self.backbone.layout, self.plan.version)
 
     def _messages(self, nodes: list[int], lacking: Mapping[int, NDArray[np.bool_] | None]) -> list[Message]:
         # A list, since Flower's grid of a deployed server goes through it twice.

@@ -130,7 +130,7 @@ def load_journal(folder: Path) -> Journal:
             int(record.get("passed", 0)),
             int(record.get("sums", 0)),
         )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error
 
 

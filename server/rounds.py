@@ -14,7 +14,7 @@ from personalization.errors import UserError
 from personalization.plan import Plan
 from personalization.statistics import SCALARS
 from server.backbone import GenericBackbone
-from server.exchange import INVALID, NO_REPLY, Outcome, Traffic, exchange
+from server.exchange import NO_REPLY, Outcome, Traffic, exchange, is_invalid
 from server.journal import Journal, extend_journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
@@ -143,9 +143,8 @@ class FleetServer:
         for group, members in sorted(self._groups(nodes).items()):
             plan = self._plan(self.journal.groups.get(group, self.journal.knowledge), number, probes)
             outcome.add(self._send(grid, plan, members, message_type, records))
-        if not outcome.replied and (
-            message_type == MessageType.EVALUATE or set(outcome.failures) - {NO_REPLY, INVALID}
-        ):
+        told = any(name != NO_REPLY and not is_invalid(name) for name in outcome.failures)
+        if not outcome.replied and (message_type == MessageType.EVALUATE or told):
             self._nobody(number, nodes, outcome)
         self.journal.nodes.update(outcome.lacking)
         return outcome
@@ -237,6 +236,7 @@ class FleetServer:
             "clients_sampled": sampled,
             "clients_replied": outcome.replied,
             "failures": dict(sorted(outcome.failures.items())),
+            "dropped_replies": dict(sorted(outcome.dropped.items())),
             "dropped_units": self.backbone.units(self.journal.knowledge.dropped),
             "uplink_bytes": traffic.uplink_bytes,
             "downlink_bytes": traffic.downlink_bytes,

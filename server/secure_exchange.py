@@ -14,7 +14,8 @@ from flwr.serverapp import Grid
 from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
 from personalization.statistics import StatisticsError
-from server.exchange import NO_REPLY, Outcome
+from server.exchange import NO_REPLY, Outcome, invalid
+from server.replies import Asked
 from server.secure_members import SecureMembers
 from server.signing import PlanSigner
 from strategies.protocol import SECURE
@@ -151,19 +152,20 @@ class SecureRound:
             if self.signer is not None:
                 self.signer.sign(content)
             sent.append(Message(content, node, MessageType.TRAIN, ttl=deadline, group_id=self.group))
-        told = {}
+        told, asked = {}, Asked(sent)
         for reply in self.grid.send_and_receive(sent, timeout=deadline) if sent else ():
             traffic.received(reply, counted=False)
+            sender = asked.node_of(reply)
+            if sender is None:
+                continue
             if reply.has_error():
                 found.outcome.failures[failure_name(reply.error.code)] += 1
                 continue
             try:
-                raw = read_secure_reply(reply.content)
+                told[sender] = read_secure_reply(reply.content)
             except StatisticsError as error:
-                found.rejected[str(error)] += 1
-                continue
-            if reply.metadata.src_node_id in messages:
-                told[reply.metadata.src_node_id] = raw
+                found.rejected[invalid(error.reason)] += 1
+        found.outcome.dropped.update(asked.dropped)
         for message in sent:
             traffic.sent(message, counted=False)
         return told

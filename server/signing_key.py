@@ -43,7 +43,7 @@ def read_signing_key(path: Path) -> SigningKey:
             raise ValueError("not a key file of this format")
         secret = base64.b64decode(record["private_key"], validate=True)
         return SigningKey(record["fleet"], Ed25519PrivateKey.from_private_bytes(secret))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: not a {_WHAT} as `fedsieve enroll` writes it; restore it from a backup") from None
 
 

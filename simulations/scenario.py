@@ -199,7 +199,7 @@ def read_scenario(name: str | Path) -> Scenario:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"scenario {path}: {error.strerror}; give a readable .toml file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"scenario {path}: is not valid TOML: {error}") from error
     try:
         return Scenario.from_dict({"name": path.stem, **record, **_fleet_with_paths(record, path.parent)})

@@ -87,11 +87,13 @@ def reply_content(vector: NDArray[np.float64], version: int) -> RecordDict:
 def read_reply(content: RecordDict, layout: StatisticsLayout, version: int) -> NDArray[np.float64]:
     """Return the vector of a reply that holds exactly what may leave. Raises StatisticsError on anything else."""
     if set(content) != {STATISTICS} or set(content.config_records) != {STATISTICS}:
-        raise StatisticsError("a reply must hold one record of statistics and nothing else")
+        raise StatisticsError("a reply must hold one record of statistics and nothing else", reason="records")
     record = content.config_records[STATISTICS]
     if set(record) != REPLY_KEYS:
-        raise StatisticsError("a record of statistics must hold a vector and a version and nothing else")
+        raise StatisticsError("a record of statistics must hold a vector and a version and nothing else", reason="keys")
     raw, answered = record["vector"], record["version"]
-    if type(raw) is not bytes or type(answered) is not int or answered != version:
-        raise StatisticsError("the vector must be bytes and the version the plan's")
+    if type(raw) is not bytes or type(answered) is not int:
+        raise StatisticsError("the vector must be bytes and the version a whole number", reason="types")
+    if answered != version:
+        raise StatisticsError("the version must be the plan's", reason="version")
     return decode(raw, layout)

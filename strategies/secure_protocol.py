@@ -98,11 +98,13 @@ def secure_reply(message: bytes) -> RecordDict:
 def read_secure_reply(content: RecordDict) -> bytes:
     """Return the message of a reply that holds nothing else. Raises StatisticsError."""
     if set(content) != {SECURE} or set(content.config_records) != {SECURE}:
-        raise StatisticsError("a reply to a step of a secure sum must hold one record and nothing else")
+        raise StatisticsError(
+            "a reply to a step of a secure sum must hold one record and nothing else", reason="records"
+        )
     record = content.config_records[SECURE]
     message = record.get(MESSAGE)
     if set(record) != {MESSAGE} or type(message) is not bytes:
-        raise StatisticsError("a reply to a step of a secure sum must hold one message and nothing else")
+        raise StatisticsError("a reply to a step of a secure sum must hold one message and nothing else", reason="keys")
     return message
 
 

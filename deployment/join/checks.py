@@ -46,7 +46,7 @@ def claim_state(state: Path, node: NodeFile) -> Owner:
     except FileNotFoundError:
         own.save(state)
         return own
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged; remove it if {state} is the state of {node.name}") from None
     if (found.fleet, found.node) != (own.fleet, own.node):
         raise UserError(

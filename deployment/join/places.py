@@ -77,7 +77,7 @@ def remembered_vault(state: Path, places: Places) -> VaultChoice | None:
             record = json.loads(path.read_bytes())
             if record["state"] == wanted:
                 return VaultChoice(**record["vault"])
-        except (OSError, ValueError, KeyError, TypeError, UserError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
             continue  # it is written anew by the node's next join
     return None
 

@@ -82,7 +82,7 @@ class StateWatcher:
         try:
             record = json.loads((self._folder / _ERROR).read_bytes())
             code, message = str(record["code"]), " ".join(str(record["message"]).split())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
         yield Event("failed", f"this device could not do as asked, {code}: {message}", {"code": code})
 

@@ -51,7 +51,7 @@ def earlier_runs(path: Path) -> list[RunRecord]:
     A run that was under way when that server was killed is over.
     """
     runs = []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         runs = [RunRecord(**run) for run in json.loads(path.read_bytes())["runs"]]
     for run in runs:
         if run.ended is None:

@@ -102,9 +102,11 @@ class Runs:
         records = [] if journal is None else journal.rounds[self._rounds_said :]
         for record in records:
             failed = sum(record["failures"].values())
+            codes = {**record["failures"], **record.get("dropped_replies", {})}
             self.say(
                 f"round {record['round']}: {record['clients_replied']} of {record['clients_sampled']} devices replied"
                 + (f", {failed} failed" if failed else "")
+                + (f" ({', '.join(f'{number} {code}' for code, number in codes.items())})" if codes else "")
                 + (f"; nothing learned: {record['not_learned']}" if "not_learned" in record else "")
             )
         self._rounds_said += len(records)

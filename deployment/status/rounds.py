@@ -40,10 +40,11 @@ def round_records(journal: Mapping[str, Any], fewest: int) -> list[dict[str, Any
 
 
 def totals(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return sums over the rounds: bytes up and down, first contacts and their bytes, and failures by code."""
+    """Return sums over the rounds: bytes up and down, first contacts and their bytes; failures, dropped replies."""
     failures: Counter[str] = Counter()
     for record in rounds:
         failures.update(record["failures"])
+        failures.update(record["dropped_replies"])
     keys = ("bytes_up", "bytes_down", "first_contacts", "first_contact_bytes")
     sums = {key: sum(record[key] or 0 for record in rounds) for key in keys}
     return {**sums, "rounds": len(rounds), "failures": dict(sorted(failures.items()))}
@@ -63,6 +64,7 @@ def _record(record: Mapping[str, Any], probes: int | None, fewest: int, *, final
         "final": final,
         "probes": probes,
         "failures": counts(record.get("failures")),
+        "dropped_replies": counts(record.get("dropped_replies")),
         "seconds": number(record.get("seconds")),
         "learned": learned,
         "not_learned": None if learned else text(record.get("not_learned")),

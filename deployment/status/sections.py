@@ -154,7 +154,10 @@ def errors(snapshot: Snapshot) -> str:
     if not failures:
         return heading + _say("None in this run.")
     rows = [(Cell(code), figure(write_count(number))) for code, number in failures.items()]
-    said = "In all rounds of this run. A code is all that a device says about a failure; its own log says more."
+    said = (
+        "In all rounds of this run. A code is all that a device says about a failure; its own log says more. What "
+        "begins with reply_ the server has found wrong, and dropped."
+    )
     return heading + _say(said) + table("Errors by code", (Cell("code"), figure("clients")), rows)
 
 

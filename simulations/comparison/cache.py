@@ -29,7 +29,7 @@ class Cache:
         """Return the result of a cell; None if it is not there or can't be read, and then it is to be run again."""
         try:
             result = json.loads(self._path(cell).read_text())["result"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return result if isinstance(result, dict) else None
 
@@ -99,7 +99,7 @@ def check_folder(out: Path) -> None:
     try:
         found = json.loads(path.read_text())
         described = f"fedsieve {found['fedsieve']}, cell format {found['cell_format']}"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged; choose another --out (the cells in this one are kept)") from error
     if found != _versions():
         raise UserError(

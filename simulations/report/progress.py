@@ -22,7 +22,8 @@ def round_line(record: Mapping[str, Any], rounds: int) -> str:
 
 def _problems(record: Mapping[str, Any]) -> str:
     """Say how many clients failed how, and why a round taught nothing."""
-    failed = [f"{count} {name}" for name, count in record.get("failures", {}).items()]
+    codes = {**record.get("failures", {}), **record.get("dropped_replies", {})}
+    failed = [f"{count} {name}" for name, count in codes.items()]
     reasons = [*failed, *([f"not learned: {record['not_learned']}"] if "not_learned" in record else [])]
     return f" ({'; '.join(reasons)})" if reasons else ""
 

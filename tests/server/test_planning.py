@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from personalization.errors import UserError
 from personalization.statistics import StatisticsLayout
 from server.planning import FleetKnowledge, PlanningSettings, learn
+from strategies.protocol import plan_record
 
 LAYOUT = StatisticsLayout(layers=2, levels=1, groups=4)
 GROUP_LAYER = np.array([0, 0, 1, 1])
@@ -114,3 +116,21 @@ def test_knowledge_survives_json_exactly():
 def test_settings_that_make_no_sense_are_refused(bad):
     with pytest.raises(UserError):
         PlanningSettings(**bad)
+
+
+def test_a_plan_says_the_reduced_prior_the_dropped_groups_and_numbers_and_nothing_of_a_client():
+    layout = StatisticsLayout(layers=2, levels=2, groups=5)
+    empty = FleetKnowledge.empty(layout)
+    known = replace(
+        empty, precision=np.full(4, 0.5), weighted=np.full(4, 0.2), kept=np.ones(5), replies=np.full(5, 9.0)
+    )
+    # Who was asked, how many replied and what they kept is knowledge of the server that no plan carries.
+    other = replace(known, kept=np.zeros(5), replies=np.full(5, 2.0))
+    records = [
+        dict(plan_record(one.plan(layout, version=4, probes=2, budget=0.5), layout, bytes(32)))
+        for one in (known, other)
+    ]
+    assert records[0] == records[1]
+    sizes = {key: len(value) for key, value in records[0].items() if isinstance(value, bytes)}
+    assert sizes == {"prior-sensitivity": 8, "prior-precision": 8, "dropped": 1, "root": 32}
+    assert set(records[0]) - set(sizes) == {"version", "probes", "budget", "layers", "levels", "groups"}

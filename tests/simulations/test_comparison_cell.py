@@ -61,7 +61,7 @@ def test_attackers_have_no_rows_and_their_lies_are_in_the_rounds(record, tmp_pat
 def test_what_attackers_send_that_is_invalid_is_counted_and_never_learned(record, tmp_path):
     benign = run(tmp_path / "a", {**record, "attack": {"kind": "none", "share": 0.34}})
     attacked = run(tmp_path / "b", {**record, "attack": {"kind": "invalid", "share": 0.34}})
-    assert [entry["failures"] for entry in attacked["fleet"]] == [{"invalid_reply": 2}] * 3
+    assert [entry["failures"] for entry in attacked["fleet"]] == [{"reply_not_finite": 2}] * 3
     assert [entry["failures"] for entry in benign["fleet"]] == [{}] * 3
     assert [row["client"] for row in attacked["clients"]] == [row["client"] for row in benign["clients"]]
 

@@ -62,7 +62,7 @@ def test_a_run_is_followed_to_its_end(runs, superlink, lines, tmp_path):
     assert runs.records == [
         RunRecord(1, "1", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:02+00:00", "completed", "")
     ]
-    assert lines[1:3] == [f"round {n}: 2 of 3 devices replied, 1 failed" for n in (1, 2)]
+    assert lines[1:3] == [f"round {n}: 2 of 3 devices replied, 1 failed (1 no_reply)" for n in (1, 2)]
     assert runs.schedule.due is None
     assert not runs.tick(superlink, NOW + 900 * SECOND)
 
