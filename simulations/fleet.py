@@ -19,7 +19,7 @@ from client.state import RECORD
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
-from personalization.tasks import TextBatch, check_task
+from personalization.tasks import TaskName, TextBatch, check_task
 from personalization.texts import TextPreprocessing
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
@@ -53,7 +53,7 @@ class FleetSettings:
     part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. model: folder or hub name; None is the bundled ViT.
-    task: `image` or `text`; empty is the model's. windows, window_tokens: how much text makes a client's private batch.
+    task: None is the model's. windows, window_tokens: how much text makes a client's private batch.
     out: folder of the run. resume: go on with the run in it.
     """
 
@@ -83,7 +83,7 @@ class FleetSettings:
     cohort_size: int = ServerSettings.cohort_size
     seed: int = 0
     data: Path | None = None
-    task: str = ""
+    task: TaskName | None = None
     windows: int = TextBatch.windows
     window_tokens: int = TextBatch.tokens
     model: str | None = None
@@ -120,6 +120,7 @@ class FleetSettings:
         own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
         own["model"] = model_folder(self.model)
+        own["task"] = self.task or ""
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         own["private-data"] = _PRIVATE_DATA
@@ -155,7 +156,7 @@ def run_fleet(
     config = settings.run_config()
     backbone = load_backbone(str(config["model"]))
     preprocessing = check_task(
-        backbone.preprocessing, backbone.labels, wanted=settings.task or None, model=str(config["model"])
+        backbone.preprocessing, backbone.labels, wanted=settings.task, model=str(config["model"])
     )
     facts = InputFacts(preprocessing, backbone.labels)
     data, evaluator = _world(settings, config, backbone, facts)

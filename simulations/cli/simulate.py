@@ -98,7 +98,6 @@ def simulate(
 ) -> None:
     """Simulate a fleet: rounds of statistics, then a personal model for every device, and a report."""
     settings = {name: value for name, value in locals().items() if name != "as_json"}
-    settings["task"] = task or ""
     settings["out"] = _run_folder(out, resume=resume)
     spare_threads(model)
 
