@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from personalization.errors import UserError
 
 # Fewest clients of a cohort that a served fleet sums and a joined device takes part in, unless they are told otherwise.
-SMALLEST_COHORT = 10
+# In sums of so many no attack tried finds more than the aim allows, round after round: docs/uplink.md.
+SMALLEST_COHORT = 50
 LARGEST_COHORT = 1 << 17
 LARGEST_VECTOR = 1 << 20
 

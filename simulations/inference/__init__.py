@@ -1,0 +1,1 @@
+"""What an uplink gives away: attacks on what clients send, trained on shadow fleets."""
