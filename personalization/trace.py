@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalization.errors import UserError
-from personalization.layers import Layer
+from personalization.layers import Layer, linear_weight
+from personalization.readout import check_head, outputs_of, token_head
 
 Inputs = Mapping[str, Tensor]
 
@@ -22,16 +22,19 @@ Inputs = Mapping[str, Tensor]
 class DenseTrace:
     """What the dense model computed on the private samples.
 
-    logits: [samples, (positions,) classes]. block_outputs: per block, what its module returned. layer_outputs: per
-    layer, what its writer returned, [samples, positions, width]. positions: [samples, positions], true where a position
-    holds data (not padding). read: [samples, positions], true where the head reads the last block's output. shift:
-    [classes], what is added to all logits before predictions are compared (see `head`).
+    outputs: logits [samples, classes]; of a language model what its head reads, [samples, positions, width] (see
+    `readout`). head: makes logits of such outputs; None where outputs are logits. block_outputs: per block, what its
+    module returned. layer_outputs: per layer, what its writer returned, [samples, positions, width]. positions:
+    [samples, positions], true where a position holds data (not padding). read: [samples, positions], true where the
+    head reads the last block's output. shift: [classes], what is added to all logits before predictions are compared
+    (see `head`).
     """
 
     model: nn.Module
     layers: tuple[Layer, ...]
     inputs: Inputs
-    logits: Tensor
+    outputs: Tensor
+    head: nn.Module | None
     block_outputs: tuple[Any, ...]
     layer_outputs: tuple[Tensor, ...]
     positions: Tensor
@@ -41,17 +44,31 @@ class DenseTrace:
     @property
     def samples(self) -> int:
         """Number of private samples."""
-        return len(self.logits)
+        return len(self.outputs)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of tokens, that are predicted."""
+        return len(self.shift)
 
     @property
     def blocks(self) -> int:
         """Number of transformer blocks."""
         return len(self.block_outputs)
 
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Return the logits [..., classes] of `outputs` of this model or of one that was cut from it, shift included.
+
+        For a few positions at a time where the classes are many: see `readout`.
+        """
+        return (outputs if self.head is None else self.head(outputs)) + self.shift
+
 
 @torch.inference_mode()
 def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> DenseTrace:
     """Run the dense model once. Raises UserError if the model has no head that gives logits."""
+    head = token_head(model)
+    check_head(model, inputs)
     block_outputs: dict[str, Any] = {}
     layer_outputs: dict[str, Tensor] = {}
 
@@ -67,9 +84,9 @@ def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> De
             hooks.callback(model.get_submodule(path).register_forward_hook(keep_block(path)).remove)
         for layer in layers:
             hooks.callback(model.get_submodule(layer.writer).register_forward_hook(keep_layer(layer.writer)).remove)
-        logits = logits_of(model, inputs)
-    outputs = tuple(layer_outputs[layer.writer] for layer in layers)
-    positions = torch.ones(outputs[0].shape[:2], dtype=torch.bool)
+        outputs = outputs_of(model, inputs)
+    written = tuple(layer_outputs[layer.writer] for layer in layers)
+    positions = torch.ones(written[0].shape[:2], dtype=torch.bool)
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape == positions.shape:
         positions = mask.bool()
@@ -77,22 +94,15 @@ def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> De
         model,
         tuple(layers),
         inputs,
-        logits,
-        tuple(block_outputs[path] for path in blocks),
         outputs,
+        head,
+        tuple(block_outputs[path] for path in blocks),
+        written,
         positions,
         torch.ones_like(positions),
-        torch.zeros(logits.shape[-1]),
+        torch.zeros(outputs.shape[-1] if head is None else len(linear_weight(head))),
     )
     return _with_read_positions(trace)
-
-
-def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Return the model's logits [samples, (positions,) classes]; raises UserError if it has none."""
-    logits = getattr(model(**inputs), "logits", None)
-    if not isinstance(logits, Tensor):
-        raise UserError(f"{type(model).__name__}: no logits; give a model with a classification or language-model head")
-    return logits
 
 
 @contextmanager
@@ -136,7 +146,7 @@ def _with_read_positions(trace: DenseTrace) -> DenseTrace:
     A classifier reads one position or a few; refits of the last block need to be right only there. Samples of the same
     padding are read at the same positions (a decoder's head reads the last token), so one of them is asked for all.
     """
-    if trace.logits.ndim > 2:
+    if trace.outputs.ndim > 2:
         return trace
     patterns, which = trace.positions.unique(dim=0, return_inverse=True)
     asked = [int((which == pattern).nonzero()[0]) for pattern in range(len(patterns))]
@@ -157,6 +167,6 @@ def _read_positions(trace: DenseTrace, sample: int) -> Tensor:
     }
     probe = replace(trace, block_outputs=(*trace.block_outputs[:-1], changed))
     with replayed(probe, len(trace.block_outputs)):
-        logits = logits_of(trace.model, inputs)
+        logits = outputs_of(trace.model, inputs)
     # A tolerance, because equal rows of a batch can differ in their last bits.
     return ((logits[:count] - logits[count]).abs() > 1e-5 * logits.abs().max()).any(-1)

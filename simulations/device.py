@@ -1,4 +1,4 @@
-"""One device without a fleet: personalize from a folder of images, and predict with what came of it."""
+"""One device without a fleet: personalize from a folder of images or text, and predict with what came of it."""
 
 import time
 from collections.abc import Sequence
@@ -11,51 +11,73 @@ import torch
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.image_data import load_images
-from personalization.images import ImagePreprocessing, to_pixel_values
+from personalization.generation import Generation, TextPrediction
 from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
 from personalization.storage import load_personal_model, save_personal_model, stored_tensors
+from personalization.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.texts import TextPreprocessing, read_tokens, text_files
+from personalization.vocabulary import VocabularyCut, choose_tokens, cut_vocabulary
 from simulations.fleet_prior import read_prior
-from simulations.pretrain import MODEL_FOLDER
+from simulations.known_models import model_folder
 
-_BATCH = 64
+_BATCH = TextBatch()
+# Timed forward passes: a language model takes a thousand times as long as the bundled model.
+_RUNS: dict[TaskName, int] = {"image": 20, "text": 5}
 
 
 def personalize_folder(
-    data: Path, out: Path, *, model: str | None, prior: Path | None, settings: PersonalizationSettings
+    data: Path,
+    out: Path,
+    *,
+    model: str | None,
+    prior: Path | None,
+    settings: PersonalizationSettings,
+    task: str | None = None,
+    batch: TextBatch = _BATCH,
+    common_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Personalize `model` (None: the bundled one) from the images in `data` and save it in `out`.
+    """Personalize `model` (None: the bundled one) from the images or the text in `data` and save it in `out`.
 
+    task: `image` or `text`, None what the model is for. batch: how much of a text is taken. common_tokens: how many of
+    the most common tokens stay beside those of the text (None: all tokens stay).
     prior: report.json of a fleet that shared the same model. Returns what can be written as JSON: settings, layers,
     fit, evaluations, footprints. Raises UserError; nothing is written before the personal model is whole.
     """
     started = time.perf_counter()
-    backbone = load_backbone(model or str(MODEL_FOLDER))
-    preprocessing = _preprocessing(backbone, model)
-    images = load_images(data, labels=backbone.labels, preprocessing=preprocessing)
-    if settings.signal == "loss" and images.labels is None:
+    backbone = load_backbone(model_folder(model))
+    preprocessing = check_task(backbone.preprocessing, backbone.labels, wanted=task, model=model or "bundled model")
+    samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
+    if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
-    inputs = {"pixel_values": to_pixel_values(images.images, preprocessing)}
+    inputs = samples.inputs
     result = personalize(
         backbone.model,
         inputs,
-        labels=None if settings.signal == "entropy" or images.labels is None else torch.from_numpy(images.labels),
+        labels=None if settings.signal == "entropy" else samples.labels,
         prior=None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings)),
         settings=settings,
     )
     dtype = _stored_dtype(backbone)
+    personal, own_inputs = result.model, inputs
+    if common_tokens is not None:
+        cut = _vocabulary(data, preprocessing, common_tokens)
+        personal, preprocessing = cut_vocabulary(personal, cut), cut.preprocessing
+        own_inputs = {"input_ids": cut.renumbered(inputs["input_ids"])}
     footprints = {
-        name: measure_footprint(measured, inputs, layers=result.layers, dtype=dtype)
-        for name, measured in (("dense", backbone.model), ("personal", result.model))
+        name: measure_footprint(measured, taken, layers=result.layers, dtype=dtype, runs=_RUNS[task_of(preprocessing)])
+        for name, measured, taken in (("dense", backbone.model, inputs), ("personal", personal, own_inputs))
     }
-    report = device_report(result, settings, footprints) | {"samples": len(images.images)}
+    report = device_report(result, settings, footprints) | {
+        "task": task_of(preprocessing),
+        "samples": len(next(iter(inputs.values()))),
+    }
     report["seconds"] = time.perf_counter() - started
     save_personal_model(
         out,
-        result.model,
+        personal,
         layers=result.layers,
         kept=result.kept,
         backbone=backbone.identifier,
@@ -67,10 +89,10 @@ def personalize_folder(
     return report
 
 
-def _preprocessing(backbone: Backbone, model: str | None) -> ImagePreprocessing:
-    if backbone.preprocessing is None or not backbone.labels:
-        raise UserError(f"{model}: not an image classifier; expected one, such as ViTForImageClassification")
-    return backbone.preprocessing
+def _vocabulary(data: Path, preprocessing: Preprocessing, common: int) -> VocabularyCut:
+    if not isinstance(preprocessing, TextPreprocessing):
+        raise UserError("--common-tokens: an image classifier has no vocabulary; leave it out")
+    return choose_tokens(preprocessing, read_tokens(text_files(data), preprocessing), common=common)
 
 
 def _stored_dtype(backbone: Backbone) -> str:
@@ -116,3 +138,15 @@ def device_report(
 def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return file, class and probability for each image file. Raises UserError that names what can't be read."""
     return predict_images(load_personal_model(folder), files, source=str(folder))
+
+
+def predict_text(folder: Path, *, prompt: str | None, files: Sequence[Path], settings: Generation) -> dict[str, Any]:
+    """Return how the personal model goes on from `prompt`, and how well it predicts each of `files`.
+
+    Raises UserError that names what can't be read.
+    """
+    speaker = TextPrediction(load_personal_model(folder), source=str(folder))
+    result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
+    if prompt is not None:
+        result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}
+    return result

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from personalization.head import label_shift
 from personalization.layers import find_layers
 from personalization.storage import load_personal_model
 from simulations.private_data import ROUND, FleetData
+from simulations.speakers import SpeakerData
+from simulations.text_evaluation import text_quality
 
 _BATCH = 256
+_ACCURACIES = ("dense_accuracy", "dense_fitted_accuracy", "personal_accuracy")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
     """Return the class that `model` finds most likely for each of `pixels` [samples, channels, height, width]."""
     return np.asarray(logits(model, pixels).argmax(-1).numpy())
+
+
+class Judge(Protocol):
+    """Judges a client's model on data that nobody saw before."""
+
+    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
+        """Return what `model` achieves for a client, with keys of `clients` in report.json."""
 
 
 class Evaluator:
@@ -109,7 +119,7 @@ class Evaluator:
         return self._shifts[key]
 
 
-def evaluate_fleet(out: Path, evaluator: Evaluator, clients: Iterable[int]) -> list[dict[str, Any]]:
+def evaluate_fleet(out: Path, evaluator: Judge, clients: Iterable[int]) -> list[dict[str, Any]]:
     """Return one row for each of `clients` that has a personal model, with the keys of `clients` in report.json."""
     return [
         evaluate_client(client_folder(out, client), client, evaluator)
@@ -118,7 +128,7 @@ def evaluate_fleet(out: Path, evaluator: Evaluator, clients: Iterable[int]) -> l
     ]
 
 
-def evaluate_client(folder: Path, client: int, evaluator: Evaluator) -> dict[str, Any]:
+def evaluate_client(folder: Path, client: int, evaluator: Judge) -> dict[str, Any]:
     """Return the row of a client for the personal model that its folder holds, and what it noted about it."""
     entries = json.loads((folder / RECORD).read_text())["rounds"]
     last = entries[max(entries, key=int)]
@@ -136,10 +146,10 @@ def evaluate_client(folder: Path, client: int, evaluator: Evaluator) -> dict[str
     }
 
 
-def dense_figures(backbone: Backbone, data: FleetData) -> DenseFigures:
+def dense_figures(backbone: Backbone, data: FleetData | SpeakerData) -> DenseFigures:
     """Return what the backbone weighs and takes, measured as for a personal model."""
     layers = find_layers(backbone.model)
-    latency = measure_latency(backbone.model, {"pixel_values": data.test_pixels()[:1]})
+    latency = measure_latency(backbone.model, data.one_sample())
     floats = (p.detach() for p in backbone.model.state_dict().values() if p.is_floating_point())
     half = all(torch.equal(tensor, tensor.half().float()) for tensor in floats)
     model = {
@@ -164,12 +174,8 @@ def summarize(
     def mean(key: str) -> float:
         return float(np.mean([row[key] for row in rows]))
 
-    accuracies = np.sort([row["personal_accuracy"] for row in rows])
     return {
-        "dense_accuracy_mean": mean("dense_accuracy"),
-        "dense_fitted_accuracy_mean": mean("dense_fitted_accuracy"),
-        "personal_accuracy_mean": mean("personal_accuracy"),
-        "personal_accuracy_worst_decile": float(accuracies[: max(1, len(accuracies) // 10)].mean()),
+        **(text_quality(rows) if "perplexity_ratio" in rows[0] else image_quality(rows)),
         "agreement_mean": mean("agreement"),
         "weights_kept_mean": mean("weights_kept"),
         "bytes_mean": mean("bytes"),
@@ -180,6 +186,15 @@ def summarize(
         "downlink_bytes_first_contact_mean": _ratio(total("first_contact_bytes"), total("first_contacts")),
         "downlink_bytes_later_mean": _ratio(total("later_bytes"), total("later_messages")),
         "evaluations_per_client_mean": mean("evaluations"),
+    }
+
+
+def image_quality(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return what a report's summary says of quality: means of accuracies, and that of the worst tenth."""
+    accuracies = np.sort([row["personal_accuracy"] for row in rows])
+    return {
+        **{f"{key}_mean": float(np.mean([row[key] for row in rows])) for key in _ACCURACIES},
+        "personal_accuracy_worst_decile": float(accuracies[: max(1, len(accuracies) // 10)].mean()),
     }
 
 

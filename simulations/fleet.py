@@ -13,24 +13,28 @@ import numpy as np
 import torch
 
 from client.app import make_app as make_client_app
-from client.data import InputFacts
+from client.data import ConfigValue, InputFacts
 from client.settings import FIRST_PROBES
 from client.state import RECORD
-from personalization.backbone import load_backbone
+from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
+from personalization.tasks import TaskName, TextBatch, check_task
+from personalization.texts import TextPreprocessing
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
 from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.engine import run_in_process
-from simulations.evaluation import Evaluator, client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.evaluation import Evaluator, Judge, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.identities import SimulatedIdentities
+from simulations.known_models import model_folder
 from simulations.noise import SimulatedNoise
 from simulations.partition import PartitionKind
-from simulations.pretrain import MODEL_FOLDER
-from simulations.private_data import make_fleet_data
+from simulations.private_data import FleetData, make_fleet_data
 from simulations.recording import recorded
+from simulations.speakers import SpeakerData, make_speaker_data
+from simulations.text_evaluation import TextEvaluator
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.privacy.mechanism import honest_shares
 from strategies.privacy.settings import DpMode, PrivacySettings
@@ -55,6 +59,7 @@ class FleetSettings:
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
     docs/privacy_differential.md. model: folder or hub name; None is the bundled ViT.
+    task: None is the model's. windows, window_tokens: how much text makes a client's private batch.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
     audit. canaries: how many clients get an image of noise among their own, which an audit then looks for.
     """
@@ -89,6 +94,9 @@ class FleetSettings:
     clip: float = PrivacySettings.clip
     seed: int = 0
     data: Path | None = None
+    task: TaskName | None = None
+    windows: int = TextBatch.windows
+    window_tokens: int = TextBatch.tokens
     model: str | None = None
     engine: Engine = "in-process"
     resume: bool = False
@@ -109,6 +117,7 @@ class FleetSettings:
             raise UserError("--record: under Ray messages never are bytes in one place; leave out --engine ray")
         if not 0 <= self.canaries <= self.clients:
             raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
+        TextBatch(windows=self.windows, tokens=self.window_tokens)
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         privacy = PrivacySettings(mode=self.dp, epsilon=self.epsilon, delta=self.delta, clip=self.clip)
@@ -129,7 +138,8 @@ class FleetSettings:
         """Return the same as Flower's run configuration: keys with hyphens, absolute paths, no None."""
         own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
-        own["model"] = str(_model_folder(self.model))
+        own["model"] = model_folder(self.model)
+        own["task"] = self.task or ""
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         if self.dp == "off":
@@ -170,10 +180,16 @@ def run_fleet(
     started, cpu_started = time.perf_counter(), time.process_time()
     config = settings.run_config()
     backbone = load_backbone(str(config["model"]))
-    data = make_fleet_data(config, settings.clients, InputFacts(backbone.preprocessing, backbone.labels))
-    clients = data.partition.clients
+    preprocessing = check_task(
+        backbone.preprocessing, backbone.labels, wanted=settings.task, model=str(config["model"])
+    )
+    facts = InputFacts(preprocessing, backbone.labels)
+    data, evaluator = _world(settings, config, backbone, facts)
+    clients = data.clients
     config["min-nodes"] = clients
     if settings.canaries:
+        if not isinstance(data, FleetData):
+            raise UserError("--canaries: canaries are images; leave it out for text")
         config["canary-shape"] = "x".join(map(str, data.dataset.train_images.shape[1:]))
     check_cohort(settings, sample_size(clients, settings.fraction))
     identify = make_identities(settings, config)
@@ -204,8 +220,7 @@ def run_fleet(
     finally:
         torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
-    evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head)
-    rows = evaluate_fleet(settings.out, evaluator, range(clients))
+    rows = evaluate_fleet(settings.out, evaluator(), range(clients))
     dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
@@ -217,6 +232,19 @@ def run_fleet(
     hidden = ("enrolment-file", "out-dir", "resume", "private-data")
     shown = {key: value for key, value in config.items() if key not in hidden}
     return FleetResult(dense.model, shown, rounds, final, rows, summary)
+
+
+def _world(
+    settings: FleetSettings, config: dict[str, ConfigValue], backbone: Backbone, facts: InputFacts
+) -> tuple[FleetData | SpeakerData, Callable[[], Judge]]:
+    """Return who holds what, and what makes who judges their models in the end."""
+    if isinstance(facts.preprocessing, TextPreprocessing):
+        if settings.partition == FleetSettings.partition:
+            config["partition"] = "natural"
+        speakers = make_speaker_data(config, settings.clients, facts)
+        return speakers, lambda: TextEvaluator(backbone.model, speakers)
+    data = make_fleet_data(config, settings.clients, facts)
+    return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)
 
 
 def check_cohort(settings: FleetSettings, clients: int) -> None:
@@ -241,12 +269,6 @@ def make_identities(settings: FleetSettings, config: dict[str, bool | int | floa
     identities = SimulatedIdentities.new()
     config["enrolment-file"] = str(identities.write(settings.out))
     return identities
-
-
-def _model_folder(model: str | None) -> Path | str:
-    if model is None:
-        return MODEL_FOLDER.absolute()
-    return Path(model).absolute() if Path(model).is_dir() else model
 
 
 def _final_record(journal: Journal, out: Path, clients: int) -> dict[str, Any]:

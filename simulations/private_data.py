@@ -57,6 +57,15 @@ class FleetData:
         own = drifted.partition if drifted is not None and late and client in drifted.clients else self.partition
         return own.client_indices(client)
 
+    @property
+    def clients(self) -> int:
+        """Size of the fleet."""
+        return self.partition.clients
+
+    def one_sample(self) -> dict[str, Tensor]:
+        """Return the inputs of one sample, to time models on."""
+        return {"pixel_values": self.test_pixels()[:1]}
+
     def test_pixels(self) -> Tensor:
         """Return all test images as pixel values [samples, channels, height, width]."""
         return to_pixel_values(self.dataset.test_images, self._preprocessing)
@@ -69,8 +78,8 @@ def make_fleet_data(
 
     drifting: clients that from round `at_round` on hold what they would hold under another seed.
     """
-    if facts.preprocessing is None:
-        raise UserError("this model does not take images; simulated fleets hold images")
+    if not isinstance(facts.preprocessing, ImagePreprocessing):
+        raise UserError("this model does not take images; expected a fleet of images, or simulate with --task text")
     defaults = PartitionSettings()
     settings = PartitionSettings(
         kind=str(config.get("partition") or defaults.kind),  # type: ignore[arg-type]  # checked where it is made

@@ -12,6 +12,7 @@ from benchmarks.edge.settings import EdgeSettings
 from client.data import InputFacts
 from personalization.backbone import Backbone
 from personalization.errors import UserError
+from personalization.images import ImagePreprocessing
 from simulations.data import load_dataset
 from simulations.partition import PartitionSettings, make_partition
 
@@ -73,7 +74,7 @@ def make_devices(settings: EdgeSettings, backbone: Backbone) -> list[Device]:
     Files are named so that they sort in the order in which the simulator holds the same images. Raises UserError.
     """
     facts = InputFacts(backbone.preprocessing, backbone.labels)
-    if facts.preprocessing is None:
+    if not isinstance(facts.preprocessing, ImagePreprocessing):
         raise UserError("the model takes no images")
     data = load_dataset(labels=facts.labels, preprocessing=facts.preprocessing)
     wanted = PartitionSettings(

@@ -14,7 +14,7 @@ from deployment.join.stored import open_stored
 from personalization.backbone import Backbone
 from personalization.footprint import stored_bytes
 from personalization.image_data import read_images
-from personalization.images import to_pixel_values
+from personalization.images import ImagePreprocessing, to_pixel_values
 from server.journal import Journal
 from simulations.evaluation import predictions
 
@@ -79,6 +79,6 @@ def _row(device: Device, commands: Commands) -> Row:
 
 
 def _dense_classes(files: Sequence[Path], backbone: Backbone) -> list[str]:
-    assert backbone.preprocessing is not None
+    assert isinstance(backbone.preprocessing, ImagePreprocessing)
     pixels = to_pixel_values(read_images(files, backbone.preprocessing), backbone.preprocessing)
     return [backbone.labels[int(index)] for index in predictions(backbone.model, pixels)]

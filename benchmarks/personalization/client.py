@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from personalization.backbone import load_backbone
 from personalization.cutting import cut_model
 from personalization.head import classifier_path, shift_classifier
-from personalization.images import to_pixel_values
+from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
@@ -56,7 +56,7 @@ class Client:
 
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats) on the held-out private samples."""
-        return measure(self.trace, result.logits, signal="entropy", labels=None, on=~self.fit)
+        return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~self.fit)
 
     def cut(self, result: MaskedPass) -> nn.Module:
         """Return the cut model of a pass, its head shifted."""
@@ -72,7 +72,7 @@ class Client:
         return self._shifted(cut_model(self.world.model, layers, [np.arange(layer.units) for layer in layers]))
 
     def _shifted(self, model: nn.Module) -> nn.Module:
-        path = classifier_path(model, self.world.layers, self.trace.logits.shape[-1])
+        path = classifier_path(model, self.world.layers, self.trace.classes)
         assert path is not None
         shift_classifier(model, path, self.trace.shift)
         return model
@@ -95,7 +95,7 @@ def load_world() -> World:
     """Load the bundled model and data, once in each process."""
     torch.set_num_threads(1)
     backbone = load_backbone(str(MODEL_FOLDER))
-    assert backbone.preprocessing is not None
+    assert isinstance(backbone.preprocessing, ImagePreprocessing)
     dataset = load_dataset(labels=backbone.labels, preprocessing=backbone.preprocessing)
     return World(
         backbone.model,

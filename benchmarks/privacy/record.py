@@ -54,7 +54,7 @@ class Clients:
             masked,
             one_at_a_time(len(layers), self.layout.levels),
             settings.levels,
-            measure=lambda result: measure(trace, result.logits, signal="entropy", labels=None, on=~fit),
+            measure=lambda result: measure(trace, result.outputs, signal="entropy", labels=None, on=~fit),
             available=np.array([layer.units for layer in layers]),
         )
         return to_wire(found.measurements)

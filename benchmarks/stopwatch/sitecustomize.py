@@ -26,18 +26,18 @@ def _since_start() -> float:
 
 
 def _watch(module: Any) -> None:
-    forward = module.logits_of
+    forward = module.outputs_of
 
     def first(*arguments: Any) -> Any:
         result = forward(*arguments)
         now = time.clock_gettime(time.CLOCK_MONOTONIC)
-        module.logits_of = forward
+        module.outputs_of = forward
         line = {"probe": now, "start": _since_start(), "modules": sorted({m.partition(".")[0] for m in sys.modules})}
         with open(os.environ["STOPWATCH"], "a") as file:
             file.write(json.dumps(line) + "\n")
         return result
 
-    module.logits_of = first
+    module.outputs_of = first
 
 
 class _Finder:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from personalization.head import classifier_path, label_shift, shift_classifier
 from personalization.layers import Layer
-from personalization.trace import Inputs, logits_of
+from personalization.readout import outputs_of
+from personalization.trace import Inputs
 
 
 def as_stored(model: nn.Module, dtype: str) -> nn.Module:
@@ -39,4 +40,4 @@ def with_fitted_head(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) 
 def private_logits(model: nn.Module, inputs: Inputs) -> Tensor:
     """Return the logits [samples, classes] of `model` for a client's own samples."""
     # Outside of inference mode the copy can be used like any other tensor.
-    return logits_of(model, inputs)
+    return outputs_of(model, inputs)

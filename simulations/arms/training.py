@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from client.data import PrivateSamples
 from personalization.errors import UserError
-from personalization.trace import logits_of
+from personalization.readout import outputs_of
 
 Weights = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
@@ -42,7 +42,7 @@ def train(model: nn.Module, samples: PrivateSamples, training: Training, *, seed
     optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
     for _ in range(training.epochs):
         for pick in torch.randperm(samples.count, generator=generator).split(training.batch):
-            logits = logits_of(model, {name: value[pick] for name, value in samples.inputs.items()})
+            logits = outputs_of(model, {name: value[pick] for name, value in samples.inputs.items()})
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(logits, samples.labels[pick].long()).backward()
             optimizer.step()

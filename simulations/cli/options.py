@@ -1,16 +1,29 @@
 """Options that several commands share, and what they do before torch is imported."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from personalization.settings import BudgetKind, Recovery, Signal, Solver
 
+Task = Literal["image", "text"]
+
 ModelOption = Annotated[
     str | None,
-    typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.", show_default="bundled ViT"),
+    typer.Option(
+        help="Pre-trained transformer: a local folder, a Hugging Face name, or `smollm2` (after `make llm`).",
+        show_default="bundled ViT",
+    ),
 ]
+TaskOption = Annotated[
+    Task | None,
+    typer.Option(help="Whether devices hold images or text.", show_default="what the model is for"),
+]
+WindowsOption = Annotated[
+    int, typer.Option(help="Windows of private text that a device measures on, with a language model.")
+]
+WindowTokensOption = Annotated[int, typer.Option(help="Tokens in a window of text.")]
 BudgetOption = Annotated[
     float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
 ]

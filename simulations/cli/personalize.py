@@ -9,6 +9,7 @@ from rich.console import Console
 
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import TextBatch
 from simulations.cli.options import (
     AdaptHeadOption,
     BudgetKindOption,
@@ -22,7 +23,10 @@ from simulations.cli.options import (
     SolverOption,
     StepProbesOption,
     StepsOption,
+    TaskOption,
     ToleranceOption,
+    WindowsOption,
+    WindowTokensOption,
     spare_threads,
 )
 
@@ -30,9 +34,26 @@ _DEFAULTS = PersonalizationSettings()
 
 
 def personalize(
-    data: Annotated[Path, typer.Option(help="This device's images: a folder, or class folders if there are labels.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="This device's images: a folder, or class folders if there are labels. Or its text: a folder of .txt "
+            "or .jsonl files."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the personal model.")],
     model: ModelOption = None,
+    task: TaskOption = None,
+    windows: WindowsOption = TextBatch.windows,
+    window_tokens: WindowTokensOption = TextBatch.tokens,
+    common_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut the vocabulary of a language model: keep the tokens of this device's text, and of all others so "
+            "many of the most common ones. Other text is spelled out in more tokens.",
+            show_default="whole vocabulary",
+        ),
+    ] = None,
     budget: BudgetOption = _DEFAULTS.budget,
     budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
@@ -49,7 +70,8 @@ def personalize(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Cut a personal model for one device from its own images, without a fleet."""
+    """Cut a personal model for one device from its own images or text, without a fleet."""
+    batch = TextBatch(windows=windows, tokens=window_tokens)
     settings = PersonalizationSettings(
         budget=budget,
         budget_kind=budget_kind,
@@ -70,9 +92,19 @@ def personalize(
     from simulations.device import personalize_folder
     from simulations.report.device import footprint_table, headline, layers_table
 
-    report = personalize_folder(data, out, model=model, prior=prior, settings=settings)
+    report = personalize_folder(
+        data,
+        out,
+        model=model,
+        prior=prior,
+        settings=settings,
+        task=task,
+        batch=batch,
+        common_tokens=common_tokens,
+    )
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
         Console().print(layers_table(report), footprint_table(report), headline(report))
-        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} IMAGE")
+        what = {"image": "IMAGE", "text": '--prompt "..."'}[report["task"]]
+        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} {what}")

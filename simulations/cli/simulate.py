@@ -11,6 +11,7 @@ from rich.console import Console
 
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import TextBatch
 from simulations.cli.options import (
     AdaptHeadOption,
     BudgetKindOption,
@@ -29,7 +30,10 @@ from simulations.cli.options import (
     StepProbesOption,
     StepsOption,
     StrategyOption,
+    TaskOption,
     ToleranceOption,
+    WindowsOption,
+    WindowTokensOption,
     spare_threads,
 )
 
@@ -37,7 +41,7 @@ _DEFAULTS = PersonalizationSettings()
 
 
 def simulate(
-    clients: Annotated[int, typer.Option(help="Number of simulated devices.")] = 30,
+    clients: Annotated[int, typer.Option(help="Simulated devices; of text, the first so many speakers.")] = 30,
     rounds: Annotated[int, typer.Option(help="Rounds of the fleet before everybody gets a personal model.")] = 3,
     fraction: Annotated[float, typer.Option(help="Share of the devices that take part in a round.")] = 0.3,
     partition: Annotated[
@@ -84,9 +88,15 @@ def simulate(
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Class folders of images, idx files, or .npz.", show_default="bundled Fashion-MNIST subset"),
+        typer.Option(
+            help="Class folders of images, idx files, or .npz; or a folder with one folder of text for each speaker.",
+            show_default="bundled Fashion-MNIST subset",
+        ),
     ] = None,
     model: ModelOption = None,
+    task: TaskOption = None,
+    windows: WindowsOption = TextBatch.windows,
+    window_tokens: WindowTokensOption = TextBatch.tokens,
     engine: Annotated[str, typer.Option(help="`in-process`, or `ray` for Flower's simulation engine.")] = "in-process",
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")

@@ -49,9 +49,7 @@ def within_classes(columns: NDArray[np.float64], labels: NDArray[np.int64]) -> F
 
 def pool_pixels(fleet: ShadowFleet) -> Tensor:
     """Return the images of the pool as the model takes them, [images, channels, height, width]."""
-    preprocessing = fleet.backbone.preprocessing
-    assert preprocessing is not None
-    return to_pixel_values(fleet.dataset.train_images, preprocessing)
+    return to_pixel_values(fleet.dataset.train_images, fleet.preprocessing)
 
 
 @torch.inference_mode()
@@ -94,10 +92,10 @@ def _increase(
 ) -> Features:
     settings = PersonalizationSettings()
     trace = trace_dense(model, layers, {"pixel_values": torch.cat([own, asked])})
-    trace = replace(trace, shift=label_shift(trace.logits[: len(own)]))
+    trace = replace(trace, shift=label_shift(trace.outputs[: len(own)]))
     fit = torch.arange(trace.samples) < len(own)
     masked = MaskedModel(trace, Compensation(ridge=settings.ridge, score=settings.score, fit=fit))
     probes = [probe_counts(row, layers, levels) for row in one_at_a_time(len(layers), len(levels))]
-    dense = trace.logits[~fit] + trace.shift
-    found = [entropy_increase(dense, masked.run(probe).logits[~fit] + trace.shift) for probe in probes]
+    dense = trace.logits(trace.outputs[~fit])
+    found = [entropy_increase(dense, trace.logits(masked.run(probe).outputs[~fit])) for probe in probes]
     return np.asarray(np.maximum(torch.stack(found, dim=1).double().numpy(), 0.0))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from client.data import InputFacts, PrivateSamples
 from personalization.backbone import Backbone, load_backbone
+from personalization.errors import UserError
+from personalization.images import ImagePreprocessing
 from simulations.arms.base import World
 from simulations.data import ImageDataset, load_dataset
 from simulations.evaluation import Evaluator
@@ -47,7 +49,9 @@ class ShadowFleet:
         self.settings = settings
         self.backbone: Backbone = load_backbone(str(fleet.run_config()["model"]))
         preprocessing = self.backbone.preprocessing
-        assert preprocessing is not None
+        if not isinstance(preprocessing, ImagePreprocessing):
+            raise UserError("attacks on the uplink need a model for images")
+        self.preprocessing = preprocessing
         dataset = load_dataset(settings.data, labels=self.backbone.labels, preprocessing=preprocessing)
         self.dataset = _pooled(dataset, settings.pool, np.random.default_rng(settings.seed))
         partition = make_partition(

@@ -10,6 +10,8 @@ from personalization.device.manifest import DeviceManifest
 from simulations.report.figures import format_r2
 from simulations.report.units import format_bytes, format_figure
 
+_ONE = {"image": "one image", "text": "one window of text"}
+
 
 def layers_table(report: Mapping[str, Any]) -> Table:
     """Return the layers with what was found about each: sensitivity and precision at each probe level, and its cut."""
@@ -38,7 +40,7 @@ def footprint_table(report: Mapping[str, Any]) -> Table:
     table.add_row("size", format_bytes(dense["bytes"]), format_bytes(personal["bytes"]))
     table.add_row("multiply-accumulates", f"{dense['macs']:,}", f"{personal['macs']:,}")
     for label, key, kind in (
-        ("latency, one image", "latency_ms", "milliseconds"),
+        (f"latency, {_ONE[report.get('task', 'image')]}", "latency_ms", "milliseconds"),
         ("peak memory", "peak_memory_bytes", "bytes"),
     ):
         table.add_row(label, format_figure(dense[key], kind), format_figure(personal[key], kind))
@@ -47,10 +49,11 @@ def footprint_table(report: Mapping[str, Any]) -> Table:
 
 def headline(report: Mapping[str, Any]) -> str:
     """Return how well the search fits and how close the personal model stays to the dense one."""
+    private = {"image": "images", "text": "windows of text"}[report.get("task", "image")]
     fit = "too few probes to tell" if report["fit_r2"] is None else format_r2(report["fit_r2"])
     return (
-        f"{report['samples']} private images, {report['evaluations']} evaluations, {report['seconds']:.1f} s. "
-        f"R2 of held-out probes: {fit}. On held-out private images the personal model agrees with the dense one on "
+        f"{report['samples']} private {private}, {report['evaluations']} evaluations, {report['seconds']:.1f} s. "
+        f"R2 of held-out probes: {fit}. On held-out private {private} the personal model agrees with the dense one on "
         f"{format_figure(report['agreement'], 'share')}, at {report['entropy_increase']:.4f} nats of entropy increase."
     )
 

@@ -1,53 +1,52 @@
 """The page's figures, as Plotly objects, each from the dictionary of report.json."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
+from simulations.report.quality import IMAGES, Quality, quality_of
 from simulations.report.units import format_bytes, format_figure
 
 DENSE, PERSONAL, GENERIC = "#8a8f98", "#2563eb", "#eef1f5"
-# What a personal model is drawn against: the dense model whose head knows as much about the client's classes.
-DENSE_NAME = "dense, head fitted"
 
 
-def accuracy_against_size(report: Mapping[str, Any]) -> go.Figure:
-    """Draw for each client the dense and the personal model, size (MB) across and accuracy (%) up."""
-    clients = report["clients"]
+def quality_against_size(report: Mapping[str, Any]) -> go.Figure:
+    """Draw for each client the dense and the personal model, size (MB) across and what stands for quality up."""
+    clients, quality = report["clients"], quality_of(report)
     dense_size = report["summary"]["bytes_dense"] / 1e6
     figure = go.Figure()
     across: list[float | None] = []
     up: list[float | None] = []
     for client in clients:
         across += [dense_size, client["bytes"] / 1e6, None]
-        up += [100 * client["dense_fitted_accuracy"], 100 * client["personal_accuracy"], None]
+        up += [quality.scale * client[quality.dense], quality.scale * client[quality.personal], None]
     figure.add_scatter(
         x=across, y=up, mode="lines", line={"color": "#c3cbd8", "width": 1}, hoverinfo="skip", showlegend=False
     )
-    for name, colour, sizes, accuracies in (
-        (DENSE_NAME, DENSE, [dense_size] * len(clients), [c["dense_fitted_accuracy"] for c in clients]),
-        ("personal", PERSONAL, [c["bytes"] / 1e6 for c in clients], [c["personal_accuracy"] for c in clients]),
+    for name, colour, sizes, values in (
+        (quality.dense_name, DENSE, [dense_size] * len(clients), [c[quality.dense] for c in clients]),
+        ("personal", PERSONAL, [c["bytes"] / 1e6 for c in clients], [c[quality.personal] for c in clients]),
     ):
         figure.add_scatter(
             x=sizes,
-            y=[100 * accuracy for accuracy in accuracies],
+            y=[quality.scale * value for value in values],
             mode="markers",
             name=name,
             marker={"color": colour, "size": 9, "line": {"color": "white", "width": 1}},
-            text=[client_lines(client) for client in clients],
+            text=[client_lines(client, quality) for client in clients],
             hovertemplate="%{text}<extra>" + name + "</extra>",
         )
-    return finish(figure, "size of the model (MB)", "accuracy on own test images (%)", legend=True)
+    return finish(figure, "size of the model (MB)", quality.axis, legend=True)
 
 
-def client_lines(client: Mapping[str, Any]) -> str:
+def client_lines(client: Mapping[str, Any], quality: Quality = IMAGES) -> str:
     """Return what is told about one client when the pointer is on it."""
+    who = f" ({html.escape(client['name'])})" if "name" in client else ""
     rows = [
-        f"client {client['client']}, {client['samples']} private samples",
-        f"dense {format_figure(client['dense_accuracy'], 'share')}, "
-        f"its head fitted {format_figure(client['dense_fitted_accuracy'], 'share')}, "
-        f"personal {format_figure(client['personal_accuracy'], 'share')}",
+        f"client {client['client']}{who}, {client['samples']} private samples",
+        ", ".join(f"{head} {format_figure(client[key], kind)}" for head, key, kind in quality.columns),
         f"agreement {format_figure(client['agreement'], 'share')}",
         f"kept {format_figure(client['weights_kept'], 'share')} of the block weights, {format_bytes(client['bytes'])}",
         f"latency {format_figure(client['latency_ms'], 'milliseconds')}",

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from personalization.files import write_atomically
 from simulations.report import figures
+from simulations.report.quality import TEXT, Quality, quality_of
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
 # Nothing may be loaded from anywhere: a browser refuses what the page does not hold itself.
@@ -27,13 +28,6 @@ td.setting { overflow-wrap: anywhere; }
 @media (max-width: 40rem) { body { padding: .6rem; font-size: 15px; } th, td { padding: .3rem; } }
 """
 _SECTIONS = (
-    (
-        "Accuracy against size",
-        "Each line leads from the dense model to the model that a client cut for itself. Accuracy is measured on the "
-        "client's own test images, which nobody saw during personalization. Further left is smaller; a level line "
-        "has lost nothing.",
-        figures.accuracy_against_size,
-    ),
     (
         "Which layers are personal",
         "A blue cell is a layer that a client needs most: together they cover most of what that client's predictions "
@@ -63,9 +57,11 @@ def write_report(report: Mapping[str, Any], out: Path) -> None:
 def page(report: Mapping[str, Any]) -> str:
     """Return the whole page, Plotly's script included, as HTML."""
     title = f"fedsieve: {len(report['clients'])} clients, each with its own model"
+    quality = quality_of(report)
+    shown = ((quality.heading, quality.text, figures.quality_against_size), *_SECTIONS)
     sections = "".join(
         f"<section><h2>{heading}</h2><p>{text}</p>{figure_html(draw(report), number)}</section>"
-        for number, (heading, text, draw) in enumerate(_SECTIONS)
+        for number, (heading, text, draw) in enumerate(shown)
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -74,7 +70,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"<title>{html.escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><h1>{html.escape(title)}</h1><p class="lead">{html.escape(headline(report))}</p>'
         f"<h2>Summary</h2>{table_html(('', ''), summary_figures(report['summary']))}"
-        f"{sections}<section><h2>Clients</h2>{_clients(report['clients'])}</section>"
+        f"{sections}<section><h2>Clients</h2>{_clients(report['clients'], quality)}</section>"
         f"<section><h2>Settings and versions</h2>{_settings(report)}</section></body></html>\n"
     )
 
@@ -82,6 +78,14 @@ def page(report: Mapping[str, Any]) -> str:
 def headline(report: Mapping[str, Any]) -> str:
     """Return the run's result in two sentences."""
     summary = report["summary"]
+    if quality_of(report) is TEXT:
+        return (
+            f"With {format_figure(summary['weights_kept_mean'], 'share')} of the block weights kept, the perplexity of "
+            f"the clients' personal models on their own later text is "
+            f"{format_figure(summary['perplexity_ratio_mean'], 'ratio')} times that of the dense model (geometric "
+            f"mean; 1 has lost nothing). A client sent "
+            f"{format_bytes(summary['uplink_bytes_per_client_round_mean'])} a round."
+        )
     return (
         f"With {format_figure(summary['weights_kept_mean'], 'share')} of the block weights kept, the clients' personal "
         f"models are {format_figure(summary['personal_accuracy_mean'], 'share')} accurate on their own test images; "
@@ -118,13 +122,11 @@ def table_html(header: Sequence[str], rows: Sequence[Sequence[str]], last: str =
     return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
 
 
-def _clients(clients: Sequence[Mapping[str, Any]]) -> str:
+def _clients(clients: Sequence[Mapping[str, Any]], quality: Quality) -> str:
     header = (
         "client",
         "samples",
-        "dense",
-        "head fitted",
-        "personal",
+        *(head for head, _, _ in quality.columns),
         "agreement",
         "kept",
         "size",
@@ -134,11 +136,9 @@ def _clients(clients: Sequence[Mapping[str, Any]]) -> str:
     )
     rows = [
         (
-            str(client["client"]),
+            str(client["client"]) + (f" {client['name']}" if "name" in client else ""),
             str(client["samples"]),
-            format_figure(client["dense_accuracy"], "share"),
-            format_figure(client["dense_fitted_accuracy"], "share"),
-            format_figure(client["personal_accuracy"], "share"),
+            *(format_figure(client[key], kind) for _, key, kind in quality.columns),
             format_figure(client["agreement"], "share"),
             format_figure(client["weights_kept"], "share"),
             format_bytes(client["bytes"]),

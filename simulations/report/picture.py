@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from personalization.files import write_atomically
-from simulations.report.figures import DENSE, DENSE_NAME, GENERIC, PERSONAL, layer_names, personal_cells
+from simulations.report.figures import DENSE, GENERIC, PERSONAL, layer_names, personal_cells
+from simulations.report.quality import IMAGES
 
 WIDTH, HEIGHT = 960, 420
 _TOP, _BOTTOM = 64, 352
@@ -68,7 +69,7 @@ def _scatter(report: Mapping[str, Any], *, left: float, right: float) -> list[st
             _dot(across(size), up(100 * client["personal_accuracy"]), PERSONAL),
         ]
     legend = _BOTTOM + 40
-    for offset, colour, name in ((0, PERSONAL, "personal"), (76, DENSE, DENSE_NAME)):
+    for offset, colour, name in ((0, PERSONAL, "personal"), (76, DENSE, IMAGES.dense_name)):
         parts += [_dot(left + offset, legend, colour), _text(left + offset + 9, legend + 4, name)]
     return parts
 

@@ -9,6 +9,12 @@ SUMMARY_ROWS = (
     ("dense_fitted_accuracy_mean", "the same, its head fitted to each client", "share"),
     ("personal_accuracy_mean", "personal accuracy on own test images", "share"),
     ("personal_accuracy_worst_decile", "personal accuracy, worst tenth of the clients", "share"),
+    ("dense_perplexity_mean", "dense perplexity on own later text", "perplexity"),
+    ("personal_perplexity_mean", "personal perplexity on own later text", "perplexity"),
+    ("perplexity_ratio_mean", "personal to dense perplexity", "ratio"),
+    ("perplexity_ratio_worst_decile", "personal to dense perplexity, worst tenth of the clients", "ratio"),
+    ("dense_bits_per_token_mean", "dense bits per token", "bits"),
+    ("personal_bits_per_token_mean", "personal bits per token", "bits"),
     ("agreement_mean", "same prediction as the dense model", "share"),
     ("weights_kept_mean", "weights of the blocks kept", "share"),
     ("bytes_dense", "size of the dense model", "bytes"),
@@ -38,10 +44,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_figure(value: float | str | None, kind: str) -> str:
-    """Write a figure of `kind` share, bytes, milliseconds, seconds or count; what was not measured is a dash.
-
-    A text stays as it is.
-    """
+    """Write a figure of `kind` (see the cases); what was not measured is a dash, and a text stays as it is."""
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -54,9 +57,14 @@ def format_figure(value: float | str | None, kind: str) -> str:
         return f"{value:.2f} ms"
     if kind == "seconds":
         return f"{value:.1f} s"
-    return f"{value:.1f}"
+    return f"{value:.3f}" if kind in ("bits", "ratio") else f"{value:.1f}"  # count, perplexity
 
 
 def summary_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows (what it is, figure) of a report's summary; a key that is absent makes no row."""
-    return [(label, format_figure(summary[key], kind)) for key, label, kind in SUMMARY_ROWS if key in summary]
+    sample = "one window of text" if "perplexity_ratio_mean" in summary else "one image"
+    return [
+        (label.replace("one image", sample), format_figure(summary[key], kind))
+        for key, label, kind in SUMMARY_ROWS
+        if key in summary
+    ]

@@ -10,6 +10,7 @@ from personalization.distillation import distill
 from personalization.layers import find_layers
 from personalization.masked import Compensation, MaskedModel
 from personalization.measurement import measure
+from personalization.readout import outputs_of
 from personalization.trace import trace_dense
 
 
@@ -38,7 +39,7 @@ def prepared(name="vit", samples=60):
 @torch.no_grad()
 def divergence(trace, model):
     everything = torch.ones(trace.samples, dtype=torch.bool)
-    return measure(trace, model(**trace.inputs).logits, signal="entropy", labels=None, on=everything)
+    return measure(trace, outputs_of(model, trace.inputs), signal="entropy", labels=None, on=everything)
 
 
 def state(model):
@@ -62,7 +63,9 @@ def test_the_cut_and_the_dense_model_stay_as_they_are(name):
     assert all(torch.equal(tensor, before[key]) for key, tensor in cut.state_dict().items())
     assert all(torch.equal(tensor, dense[key]) for key, tensor in trace.model.state_dict().items())
     ours = {parameter.data_ptr() for parameter in student.parameters() if parameter.numel()}
-    theirs = (parameter for model in (cut, trace.model) for parameter in model.parameters())
+    dense = trace.model
+    shared = {id(dense.lm_head.weight), id(dense.model.embed_tokens.weight)} if name == "llama" else set()
+    theirs = (p for model in (cut, dense) for p in model.parameters() if id(p) not in shared)
     assert not any(parameter.numel() and parameter.data_ptr() in ours for parameter in theirs)
     assert all(parameter.grad is None for parameter in trace.model.parameters())
 
@@ -83,9 +86,9 @@ def test_no_steps_are_no_training():
 
 def test_what_stands_at_padding_is_not_learned():
     trace, cut = prepared("llama", samples=12)
-    spoiled = trace.logits.clone()
+    spoiled = trace.outputs.clone()
     spoiled[~trace.positions] = torch.randn(spoiled[~trace.positions].shape, generator=torch.Generator().manual_seed(5))
-    one, other = (distill(cut, t, steps=3, seed=0) for t in (trace, replace(trace, logits=spoiled)))
+    one, other = (distill(cut, t, steps=3, seed=0) for t in (trace, replace(trace, outputs=spoiled)))
     for parameter, counterpart in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter, counterpart)
 
@@ -99,7 +102,7 @@ def test_the_head_s_shift_is_part_of_what_is_learned():
     after = distill(shifted, replace(trace, shift=shift), steps=5, seed=0)
     plain = distill(shifted, trace, steps=5, seed=0)
     drift = [(model.classifier.bias - shifted.classifier.bias).abs().sum() for model in (after, plain)]
-    assert divergence(replace(trace, logits=trace.logits + shift), after) < 1e-3
+    assert divergence(replace(trace, outputs=trace.outputs + shift), after) < 1e-3
     assert drift[0] < drift[1]
 
 

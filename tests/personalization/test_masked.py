@@ -42,7 +42,7 @@ def same(masked, one, other, tolerance=1e-5):
     assert one.kept.keys() == other.kept.keys()
     for index, units in one.kept.items():
         np.testing.assert_array_equal(units, other.kept[index])
-    close(masked, one.logits, other.logits, tolerance)
+    close(masked, one.outputs, other.outputs, tolerance)
 
 
 def cut(masked, result):
@@ -63,7 +63,7 @@ def test_a_masked_pass_equals_the_cut_model(name, ridge, shape, seed):
     assert {index: len(units) for index, units in result.kept.items()} == counts
     assert result.writers.keys() == counts.keys()
     with torch.no_grad():
-        close(masked, cut(masked, result)(**masked.trace.inputs).logits, result.logits)
+        close(masked, cut(masked, result)(**masked.trace.inputs).logits, masked.trace.logits(result.outputs))
 
 
 @every_architecture
@@ -71,7 +71,7 @@ def test_dropping_everything_equals_the_model_cut_to_nothing(name):
     masked = ready(build(name))
     result = masked.run({layer.index: 0 for layer in masked.trace.layers})
     with torch.no_grad():
-        close(masked, cut(masked, result)(**masked.trace.inputs).logits, result.logits)
+        close(masked, cut(masked, result)(**masked.trace.inputs).logits, masked.trace.logits(result.outputs))
 
 
 @every_architecture
@@ -102,7 +102,7 @@ def test_the_order_of_probes_does_not_matter(name, seed):
 def test_a_probe_of_nothing_is_the_dense_model(name):
     masked = ready(build(name))
     for result in (masked.run({}), masked.run_all([{0: 1}, {}])[1]):
-        assert torch.equal(result.logits, masked.trace.logits)
+        assert torch.equal(result.outputs, masked.trace.outputs)
         assert not result.kept
         assert not result.writers
     assert all(map(torch.equal, masked.run({}).block_outputs, masked.trace.block_outputs))
@@ -115,7 +115,7 @@ def test_a_probe_that_keeps_every_unit_is_nearly_the_dense_model(name, ridge):
     """Refitting with every column towards what the dense layer gives is the dense layer, up to rounding."""
     masked = ready(build(name), ridge=ridge)
     result = masked.run({layer.index: layer.units for layer in masked.trace.layers})
-    close(masked, result.logits, masked.trace.logits, 1e-4)
+    close(masked, result.outputs, masked.trace.outputs, 1e-4)
 
 
 @every_architecture
@@ -131,7 +131,7 @@ def test_a_branch_equals_the_full_run(name, ridge, seed):
         lowered = counts | {layer.index: counts[layer.index] - 1}
         behind = {other.index: lowered[other.index] for other in layers if other.block >= layer.block}
         whole, part = masked.run(lowered), branch.run_all([behind])[0]
-        close(masked, part.logits, whole.logits)
+        close(masked, part.outputs, whole.outputs)
         for index, units in part.kept.items():
             np.testing.assert_array_equal(units, whole.kept[index])
 
@@ -145,7 +145,7 @@ def test_a_branch_from_a_pass_that_skipped_blocks_equals_the_full_run(name):
         probe = {layer.index: layer.units for layer in layers if layer.block >= layers[index].block}
         probe |= {4: 1, 5: 3}
         probe[index] = 1
-        close(masked, branch.run_all([probe])[0].logits, masked.run(probe).logits)
+        close(masked, branch.run_all([probe])[0].outputs, masked.run(probe).outputs)
 
 
 @every_architecture
@@ -223,7 +223,7 @@ def test_nothing_changes_the_model_and_no_hook_is_left(name, ridge):
     assert all(torch.equal(tensor, before[key]) for key, tensor in case.model.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__ for m in case.model.modules())
     with torch.no_grad():
-        assert torch.equal(case.model(**case.inputs).logits, masked.trace.logits)
+        assert torch.equal(case.model(**case.inputs).logits, masked.trace.logits(masked.trace.outputs))
 
 
 def test_an_error_in_a_pass_leaves_no_hook():

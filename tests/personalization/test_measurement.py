@@ -25,6 +25,7 @@ def bare_trace(logits, *, positions=None, shift=None):
         (),
         {},
         logits,
+        None,
         (),
         (),
         torch.ones(shape, dtype=torch.bool) if positions is None else positions,
@@ -133,5 +134,5 @@ def test_a_lower_loss_is_worth_no_more_than_an_equal_one():
 def test_the_dense_model_agrees_with_itself_at_no_cost(name):
     case = build(name)
     trace = trace_dense(case.model, find_layers(case.model), case.inputs)
-    assert measure(trace, trace.logits, signal="entropy", labels=None, on=everything(trace)) == 0.0
-    assert agreement(trace, trace.logits, on=everything(trace)) == 1.0
+    assert measure(trace, trace.outputs, signal="entropy", labels=None, on=everything(trace)) == 0.0
+    assert agreement(trace, trace.outputs, on=everything(trace)) == 1.0

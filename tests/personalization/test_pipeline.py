@@ -199,7 +199,9 @@ def test_the_loss_signal_measures_the_loss_of_the_labels_on_held_out_samples(nam
     np.testing.assert_array_equal(found.samples.design, entropy.samples.design)
     assert (found.samples.measurements != entropy.samples.measurements).any()
     held = ~fit_split(SAMPLES, 0.25, np.random.default_rng(0))
-    increase = loss_increase(dense[held], found.pruned.last.logits[held], labels[held])
+    with torch.no_grad():
+        masked = found.pruned.last.outputs if name == "vit" else model.lm_head(found.pruned.last.outputs)
+    increase = loss_increase(dense[held], masked[held], labels[held])
     counted = increase if increase.ndim == 1 else increase[inputs["attention_mask"][held].bool()]
     assert found.entropy_increase > 0.0
     assert found.entropy_increase == pytest.approx(float(counted.mean()), abs=1e-5)

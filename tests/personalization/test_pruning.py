@@ -39,7 +39,7 @@ class Pruning:
 
         def increase(result):
             self.passes.append(result)
-            return measure(self.trace, result.logits, signal="entropy", labels=None, on=~fit)
+            return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~fit)
 
         self.measure = increase
         self.costs = weight_costs(self.layers)

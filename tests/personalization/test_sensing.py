@@ -169,7 +169,7 @@ def test_every_probe_is_measured_once_and_as_if_alone(seed):
 
     def increase(result):
         calls.append(result)
-        return measure(trace, result.logits, signal="entropy", labels=None, on=on)
+        return measure(trace, result.outputs, signal="entropy", labels=None, on=on)
 
     design = draw(4, 2, 7, layers_per_probe=2, seed=seed)
     samples = take_samples(masked, design, (0.5, 0.8), measure=increase)

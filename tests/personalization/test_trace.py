@@ -10,7 +10,8 @@ from transformers import BertModel, LlamaConfig, LlamaForSequenceClassification
 
 from personalization.errors import UserError
 from personalization.layers import find_layers
-from personalization.trace import logits_of, replayed, trace_dense
+from personalization.readout import outputs_of
+from personalization.trace import replayed, trace_dense
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 few = settings(max_examples=4, deadline=None)
@@ -24,7 +25,7 @@ def traced(case):
 def rerun(trace, first_block, copies=1):
     repeated = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in trace.inputs.items()}
     with torch.inference_mode(), replayed(trace, first_block, copies=copies):
-        return logits_of(trace.model, repeated)
+        return outputs_of(trace.model, repeated)
 
 
 def is_clean(model):
@@ -58,11 +59,13 @@ def padded_classifier():
 def test_a_trace_is_the_dense_run_and_what_its_modules_returned(name, shape, seed):
     case = build(name, shape, seed)
     trace = traced(case)
-    assert torch.equal(trace.logits, case.model(**case.inputs).logits)
+    with torch.no_grad():
+        logits = trace.logits(trace.outputs)
+        assert torch.equal(logits, case.model(**case.inputs).logits)
     assert (trace.samples, trace.blocks, len(trace.layer_outputs)) == (3, shape.depth, 2 * shape.depth)
     assert all(output.shape == (*trace.positions.shape, shape.width) for output in trace.layer_outputs)
     assert not trace.shift.any()
-    assert trace.shift.shape == trace.logits.shape[-1:]
+    assert trace.shift.shape == logits.shape[-1:]
     assert is_clean(case.model)
 
 
@@ -70,7 +73,7 @@ def test_a_trace_is_the_dense_run_and_what_its_modules_returned(name, shape, see
 def test_replay_gives_the_same_logits_from_every_block(name):
     trace = traced(build(name, Shape(depth=5)))
     for first_block in range(trace.blocks + 1):
-        torch.testing.assert_close(rerun(trace, first_block), trace.logits, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(rerun(trace, first_block), trace.outputs, atol=1e-6, rtol=1e-6)
         assert is_clean(trace.model)
 
 
@@ -81,7 +84,7 @@ def test_copies_repeat_the_batch(name, copies, seed):
     trace = traced(build(name, seed=seed))
     for first_block in (1, 2):
         for part in rerun(trace, first_block, copies).chunk(copies):
-            torch.testing.assert_close(part, trace.logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(part, trace.outputs, atol=1e-5, rtol=1e-5)
 
 
 @every_architecture
@@ -92,7 +95,7 @@ def test_skipped_blocks_are_not_computed(name):
         for layer in trace.layers:
             if layer.block < 2:
                 trace.model.get_submodule(layer.writer).weight.fill_(torch.nan)
-    torch.testing.assert_close(rerun(trace, 2), trace.logits, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rerun(trace, 2), trace.outputs, atol=1e-6, rtol=1e-6)
 
 
 @every_architecture
@@ -108,7 +111,7 @@ def test_an_error_inside_a_replay_leaves_no_patch(name):
     with pytest.raises(RuntimeError, match="inside"):
         fail()
     assert is_clean(trace.model)
-    assert torch.equal(rerun(trace, 0), trace.logits)
+    assert torch.equal(rerun(trace, 0), trace.outputs)
 
 
 def test_an_error_inside_a_trace_leaves_no_hook():
@@ -143,7 +146,7 @@ def test_only_read_positions_of_the_last_block_reach_the_logits(name):
     changed = trace.block_outputs[-1].clone()
     changed[~trace.read] += 1.0
     other = replace(trace, block_outputs=(*trace.block_outputs[:-1], changed))
-    torch.testing.assert_close(rerun(other, trace.blocks), trace.logits, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rerun(other, trace.blocks), trace.outputs, atol=1e-6, rtol=1e-6)
 
 
 @every_architecture

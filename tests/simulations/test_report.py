@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simulations.report.figures import DENSE_NAME, accuracy_against_size, bytes_by_round, layer_names, personal_cells
+from simulations.report.figures import bytes_by_round, layer_names, personal_cells, quality_against_size
 from simulations.report.page import page, write_report
 from simulations.report.picture import picture, round_step
 from simulations.report.progress import RoundProgress, round_line
+from simulations.report.quality import IMAGES
 from simulations.report.tables import clients_table, extreme_clients, summary_table
 from simulations.report.units import format_bytes, format_figure, summary_figures
 
@@ -122,11 +123,11 @@ def test_page_escapes_names(report: dict[str, Any]) -> None:
 
 
 def test_each_client_is_drawn_dense_and_personal(report: dict[str, Any]) -> None:
-    figure = accuracy_against_size(report)
+    figure = quality_against_size(report)
     drawn = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert list(drawn["personal"].y) == [100 * c["personal_accuracy"] for c in report["clients"]]
     assert list(drawn["personal"].x) == [c["bytes"] / 1e6 for c in report["clients"]]
-    assert set(drawn[DENSE_NAME].x) == {report["summary"]["bytes_dense"] / 1e6}
+    assert set(drawn[IMAGES.dense_name].x) == {report["summary"]["bytes_dense"] / 1e6}
 
 
 def test_personal_cells_are_exactly_the_personalized_layers(report: dict[str, Any]) -> None:

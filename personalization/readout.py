@@ -1,0 +1,78 @@
+"""From what a model puts out to predictions: at once for classifiers, in chunks for language models.
+
+A language model predicts one of tens of thousands of tokens at every position, so the logits of a private batch take
+gigabytes. What its head reads takes a hundredth of that: this is what is kept of a pass, and the head is applied to a
+few positions at a time, where predictions are compared.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personalization.errors import UserError
+
+# Logits that exist at a time, for each model that is compared: 32 MB in single precision.
+CHUNK_LOGITS = 2**23
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def token_head(model: nn.Module) -> nn.Module | None:
+    """Return the head of a causal language model, whose outputs are logits of the next token; None for others."""
+    if not type(model).__name__.endswith(_CAUSAL):
+        return None
+    causal: Any = model
+    head: nn.Module | None = causal.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(model).__name__}: a language model without a head; expected one with logits of tokens")
+    return head
+
+
+def outputs_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return logits [samples, classes]; of a causal language model what its head reads, [samples, positions, width].
+
+    Raises UserError if the model has no head that gives logits.
+    """
+    head = token_head(model)
+    with _bypassed(head):
+        result = model(**inputs) if head is None else model(**inputs, use_cache=False)
+    outputs = getattr(result, "logits", None)
+    if not isinstance(outputs, Tensor):
+        raise UserError(f"{type(model).__name__}: no logits; give a model with a classification or language-model head")
+    return outputs
+
+
+@torch.inference_mode()
+def check_head(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Raise UserError unless a causal model's logits are what its head makes of what it reads, and nothing more."""
+    head = token_head(model)
+    if head is None:
+        return
+    two = {name: value[:1, :2] for name, value in inputs.items()}
+    logits = model(**two, use_cache=False).logits
+    if not torch.allclose(head(outputs_of(model, two)), logits, rtol=1e-4, atol=1e-4):
+        raise UserError(f"{type(model).__name__}: scales or caps its logits behind its head; such models are not known")
+
+
+def rows_at_a_time(classes: int) -> int:
+    """Return for how many predictions over `classes` the logits may exist at a time."""
+    return max(1, CHUNK_LOGITS // classes)
+
+
+def in_chunks(classes: int, *outputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same few rows of each of `outputs`, [rows, ...], whose logits over `classes` may exist together."""
+    return zip(*(part.split(rows_at_a_time(classes)) for part in outputs), strict=True)
+
+
+@contextmanager
+def _bypassed(head: nn.Module | None) -> Iterator[None]:
+    if head is None:
+        yield
+        return
+    try:
+        head.forward = lambda hidden: hidden
+        yield
+    finally:
+        head.__dict__.pop("forward", None)

@@ -1,0 +1,105 @@
+"""What kind of data a model is for: images or text. Whoever loads private samples or predicts asks here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from personalization.errors import UserError
+from personalization.images import ImagePreprocessing
+from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from personalization.texts import Tokens
+
+TaskName = Literal["image", "text"]
+Preprocessing = ImagePreprocessing | TextPreprocessing
+
+FEWEST_WINDOWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBatch:
+    """How much of a device's text makes its private batch: at most `windows` of `tokens` each."""
+
+    windows: int = WINDOWS
+    tokens: int = WINDOW_TOKENS
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.windows < FEWEST_WINDOWS or self.tokens < 2:
+            raise UserError(
+                f"{self.windows} windows of {self.tokens} tokens: expected {FEWEST_WINDOWS} or more of 2 or more"
+            )
+
+
+@dataclass(frozen=True)
+class TaskSamples:
+    """Samples as a model takes them. inputs: its arguments, each [samples, ...]. labels: [samples] or None; of text the
+    next tokens, [samples, positions].
+    """
+
+    inputs: "dict[str, Tensor]"
+    labels: "Tensor | None"
+
+
+def task_of(preprocessing: Preprocessing) -> TaskName:
+    """Return the task of a model with this preprocessing."""
+    return "text" if isinstance(preprocessing, TextPreprocessing) else "image"
+
+
+def preprocessing_from_dict(record: Mapping[str, Any]) -> Preprocessing:
+    """Return what the `to_dict` of either preprocessing wrote. Raises UserError."""
+    return TextPreprocessing.from_dict(record) if "tokenizer" in record else ImagePreprocessing.from_dict(record)
+
+
+def check_task(
+    preprocessing: Preprocessing | None, labels: Sequence[str], *, wanted: str | None, model: str
+) -> Preprocessing:
+    """Return the preprocessing of a model that can be personalized: an image classifier or a language model.
+
+    wanted: the task that was asked for; None takes the model's. Raises UserError that names `model`.
+    """
+    if wanted is not None and wanted not in get_args(TaskName):
+        raise UserError(f"task {wanted!r}: expected one of {', '.join(get_args(TaskName))}")
+    if preprocessing is None or (task_of(preprocessing) == "image" and not labels):
+        kinds = {"image": "an image classifier", "text": "a causal language model"}
+        expected = kinds[wanted] if wanted else "one, such as ViTForImageClassification, or a causal language model"
+        raise UserError(f"{model}: not an image classifier; expected {expected}")
+    if wanted is not None and wanted != task_of(preprocessing):
+        raise UserError(f"{model}: a model of the task {task_of(preprocessing)}, but --task {wanted} was asked for")
+    return preprocessing
+
+
+def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[str], batch: TextBatch) -> TaskSamples:
+    """Load one device's private samples: a folder or .npz of images, or a folder of text. Raises UserError."""
+    if isinstance(preprocessing, TextPreprocessing):
+        from personalization.texts import read_windows, text_files
+
+        found = read_windows(
+            text_files(path),
+            preprocessing,
+            length=batch.tokens,
+            most=batch.windows,
+            fewest=FEWEST_WINDOWS,
+            source=path,
+        )
+        return text_samples(found)
+    import torch
+
+    from personalization.image_data import load_images
+    from personalization.images import to_pixel_values
+
+    images = load_images(path, labels=labels, preprocessing=preprocessing)
+    known = None if images.labels is None else torch.from_numpy(images.labels)
+    return TaskSamples({"pixel_values": to_pixel_values(images.images, preprocessing)}, known)
+
+
+def text_samples(found: "Tokens") -> TaskSamples:
+    """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position."""
+    import torch
+
+    tokens = torch.from_numpy(found)
+    return TaskSamples({"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous())

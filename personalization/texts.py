@@ -1,0 +1,178 @@
+"""Read the text that somebody keeps: a folder of .txt files, .jsonl files, or both.
+
+Text becomes windows of tokens on the device, and only there. A window holds one token more than a model reads, so that
+every position has a next token to predict.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalization.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TEXT_SUFFIXES = frozenset({".jsonl", ".txt"})
+WINDOW_TOKENS = 128
+WINDOWS = 16
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """What a language model expects of its text.
+
+    tokenizer: contents of its tokenizer.json. separator: the token between two texts, None if it knows none. context:
+    the most tokens that the model reads at a time.
+    """
+
+    tokenizer: str
+    separator: int | None
+    context: int
+
+    def __post_init__(self) -> None:
+        """Refuse a context that is none."""
+        if self.context < 2:
+            raise UserError(f"a context of {self.context} tokens: expected 2 or more")
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_str(self.tokenizer)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"the model's tokenizer.json can't be read ({error}); fetch the model again") from error
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text [tokens], without special ones around it."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def decode(self, tokens: Sequence[int] | Tokens) -> str:
+        """Return the text of tokens, special ones left out."""
+        return str(self._tokenizer.decode([int(token) for token in tokens]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as what JSON can hold."""
+        return {"tokenizer": self.tokenizer, "separator": self.separator, "context": self.context}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "TextPreprocessing":
+        """Return the preprocessing that `to_dict` wrote. Raises UserError if a field is missing or of a wrong type."""
+        tokenizer, separator, context = (record.get(key) for key in ("tokenizer", "separator", "context"))
+        if isinstance(tokenizer, str) and isinstance(separator, int | None) and isinstance(context, int):
+            return cls(tokenizer, separator, context)
+        raise UserError("text preprocessing: expected tokenizer, separator and context")
+
+
+def text_preprocessing(config: Any, tokenizer_file: Path) -> TextPreprocessing:
+    """Return what a language model with this transformers config expects, with the tokenizer of its folder.
+
+    Raises UserError if the tokenizer is missing, can't be read, or makes tokens that the model does not have.
+    """
+    try:
+        text = tokenizer_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{tokenizer_file.parent}: no {tokenizer_file.name} that can be read; a language model needs its tokenizer"
+        ) from error
+    end = config.eos_token_id
+    separator = end[0] if isinstance(end, list) and end else end
+    context = getattr(config, "max_position_embeddings", None) or WINDOW_TOKENS
+    preprocessing = TextPreprocessing(text, separator if isinstance(separator, int) else None, int(context))
+    if preprocessing.vocabulary > config.vocab_size:
+        raise UserError(
+            f"{tokenizer_file}: makes {preprocessing.vocabulary:,} tokens, but the model has {config.vocab_size:,}; "
+            "expected the tokenizer that belongs to the model"
+        )
+    return preprocessing
+
+
+def text_files(folder: Path) -> list[Path]:
+    """Return the .txt and .jsonl files in `folder`, sorted by name, without hidden ones. Raises UserError if none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of text; expected a folder with .txt or .jsonl files")
+    files = [p for p in folder.iterdir() if p.suffix.lower() in TEXT_SUFFIXES and not p.name.startswith(".")]
+    if not files:
+        raise UserError(f"{folder}: no text in it; expected .txt files, or .jsonl files with a text in each line")
+    return sorted(p for p in files if p.is_file())
+
+
+def read_texts(file: Path) -> list[str]:
+    """Return the texts of a file: all of a .txt, the `text` of each line of a .jsonl. Raises UserError."""
+    try:
+        content = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 (byte {error.start}); convert it, or take it out of the folder") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; expected a file of text") from None
+    return list(_lines(content, file)) if file.suffix.lower() == ".jsonl" else [content]
+
+
+def _lines(content: str, file: Path) -> Iterator[str]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            text = record.get("text") if isinstance(record, dict) else None
+            if not isinstance(text, str):
+                raise UserError(f'{file}, line {number}: no text; expected a JSON object like {{"text": "..."}}')
+            yield text
+
+
+def read_tokens(files: Sequence[Path], preprocessing: TextPreprocessing) -> Tokens:
+    """Return the tokens of all texts in `files` one after the other, [tokens], the separator after each text."""
+    end = [] if preprocessing.separator is None else [preprocessing.separator]
+    parts = [np.append(preprocessing.encode(t), end) for file in files for t in read_texts(file) if t.strip()]
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+def windows(tokens: Tokens, length: int, *, most: int | None = None) -> Tokens:
+    """Return windows [windows, length + 1] of `tokens`, `length` apart; each starts with the last token before it.
+
+    What is left over at the end is in none. Where there are more than `most`, as many are taken, evenly spread.
+    """
+    count = max((len(tokens) - 1) // length, 0)
+    starts = np.arange(count)
+    if most is not None and count > most:
+        starts = np.linspace(0, count - 1, most).round().astype(int)
+    found: Tokens = tokens[starts[:, None] * length + np.arange(length + 1)].reshape(len(starts), length + 1)
+    return found
+
+
+def check_window(length: int, preprocessing: TextPreprocessing) -> None:
+    """Raise UserError unless the model can read windows of `length` tokens."""
+    if not 2 <= length <= preprocessing.context:
+        raise UserError(
+            f"windows of {length} tokens: expected 2 to {preprocessing.context}, which is what the model reads"
+        )
+
+
+def read_windows(
+    files: Sequence[Path], preprocessing: TextPreprocessing, *, length: int, most: int | None, fewest: int, source: Path
+) -> Tokens:
+    """Return the windows [windows, length + 1] of `files`. Raises UserError if they hold fewer than `fewest`."""
+    check_window(length, preprocessing)
+    tokens = read_tokens(files, preprocessing)
+    found = windows(tokens, length, most=most)
+    if len(found) < fewest:
+        raise UserError(
+            f"{source}: too little text, {len(tokens):,} tokens; expected {fewest * length + 1:,} or more, which are "
+            f"{fewest} windows of {length}"
+        )
+    return found

@@ -1,0 +1,35 @@
+"""The user's cache: what is fetched or converted once, and how such work is shown."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from personalization.errors import UserError
+
+
+def cache_folder() -> Path:
+    """Return fedsieve's folder in the user's cache: below XDG_CACHE_HOME, or ~/.cache where it is not set."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "fedsieve"
+
+
+def run_download(what: str, run: Callable[[], str]) -> None:
+    """Run a preparation from the command line, with a spinner on a terminal, and print what it returns.
+
+    A UserError ends the program with one line and exit code 2.
+    """
+    console = Console(stderr=True)
+    try:
+        if console.is_terminal:
+            with console.status(what):
+                line = run()
+        else:
+            console.print(what, highlight=False, soft_wrap=True)
+            line = run()
+    except UserError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    print(line)

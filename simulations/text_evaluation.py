@@ -1,0 +1,74 @@
+"""Judge a fleet of text: every client's own personal model on its own later text, beside the dense model."""
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from personalization.footprint import measure_latency
+from personalization.scoring import TokenScores, score_tokens
+from personalization.tasks import text_samples
+from simulations.speakers import SpeakerData
+
+_RUNS, _WARM_UP = 5, 1  # of a language model, which takes a thousand times as long as the bundled one
+
+
+class TextEvaluator:
+    """Judges models on the later text of the clients that they belong to, beside the dense model."""
+
+    def __init__(self, dense: nn.Module, data: SpeakerData, *, latency: bool = True) -> None:
+        """Take the dense model and who says what. latency: whether to time every model."""
+        self._data, self._latency = data, latency
+        self._dense = cache(lambda client: self._score(client, dense))
+
+    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
+        """Return what `model` achieves for a client.
+
+        client, name, samples; of the dense and of the personal model bits per token and perplexity on the test windows;
+        perplexity_ratio, personal to dense; agreement, the share of tokens at which both would say the same; and
+        latency_ms of one window if that is wanted.
+        """
+        speaker, dense, own = self._data.speakers[client], self._dense(client), self._score(client, model)
+        row: dict[str, Any] = {
+            "client": client,
+            "name": speaker.name,
+            "samples": len(speaker.train),
+            "test_tokens": own.nats.numel(),
+            "dense_bits_per_token": dense.bits_per_token,
+            "personal_bits_per_token": own.bits_per_token,
+            "dense_perplexity": dense.perplexity,
+            "personal_perplexity": own.perplexity,
+            "perplexity_ratio": own.perplexity / dense.perplexity,
+            "agreement": float((own.first == dense.first).double().mean()),
+        }
+        if self._latency:
+            row["latency_ms"] = measure_latency(model, self._data.one_sample(), runs=_RUNS, warm_up=_WARM_UP)
+        return row
+
+    def _score(self, client: int, model: nn.Module) -> TokenScores:
+        samples = text_samples(self._data.speakers[client].test)
+        assert isinstance(samples.labels, torch.Tensor)
+        return score_tokens(model, samples.inputs["input_ids"], samples.labels)
+
+
+def text_quality(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return what a report's summary says of quality: means, and ratios of perplexity as geometric means.
+
+    The worst decile is the geometric mean of the tenth of the clients that lost most.
+    """
+    ratios = np.sort(np.log([row["perplexity_ratio"] for row in rows]))[::-1]
+
+    def mean(key: str) -> float:
+        return float(np.mean([row[key] for row in rows]))
+
+    return {
+        "dense_bits_per_token_mean": mean("dense_bits_per_token"),
+        "personal_bits_per_token_mean": mean("personal_bits_per_token"),
+        "dense_perplexity_mean": mean("dense_perplexity"),
+        "personal_perplexity_mean": mean("personal_perplexity"),
+        "perplexity_ratio_mean": math.exp(float(ratios.mean())),
+        "perplexity_ratio_worst_decile": math.exp(float(ratios[: max(1, len(ratios) // 10)].mean())),
+    }

