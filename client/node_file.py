@@ -20,6 +20,8 @@ FORMAT = 2
 SUMS_ONLY = "secure-sums-only"
 # Fewest devices of a sum that it takes part in, itself among them.
 SMALLEST = "smallest-cohort"
+# What a node whose configuration sets this gives away in its whole life, as epsilon.
+EPSILON_BUDGET = "epsilon-budget"
 _WHAT = "node file"
 
 

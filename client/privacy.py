@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from client.data import Config
+from client.node_file import EPSILON_BUDGET
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
@@ -18,7 +19,6 @@ from strategies.secure_protocol import SecureRequest, Step
 LEDGER = "ledger.json"
 # The epsilon that a node gives away in its life, at `LEDGER_DELTA`. Without it there is no limit; a ledger is kept all
 # the same.
-EPSILON_BUDGET = "epsilon-budget"
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,9 @@ def unpack_personal_model(packed: PackedPersonalModel) -> LoadedPersonalModel:
 
 def _assemble(manifest: Manifest, stored: Mapping[str, Tensor], source: str) -> LoadedPersonalModel:
     model = build_personal_skeleton(manifest)
-    tensors = {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
+    # Copies, in memory that torch aligned: where a tensor of the file begins decides which instructions run on it, and
+    # on some processors the last digits of what they compute.
+    tensors = {n: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for n, t in stored.items()}
     for second, first in manifest.tied.items():
         if first not in tensors or second in tensors:
             raise UserError(f"{source}: tied parameters {second} and {first} are not in the weights")

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from client.node_file import SMALLEST, SUMS_ONLY, NodeFile, read_node_file
-from client.privacy import EPSILON_BUDGET
+from client.node_file import EPSILON_BUDGET, SMALLEST, SUMS_ONLY, NodeFile, read_node_file
 from client.recording import Recorder
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.privacy import EPSILON_BUDGET, LEDGER, admit, read_ledger
+from client.node_file import EPSILON_BUDGET
+from client.privacy import LEDGER, admit, read_ledger
 from client.state import ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.plan import Plan

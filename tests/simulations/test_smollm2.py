@@ -51,4 +51,5 @@ def test_the_real_model_has_its_shapes_and_speaks_english():
     samples = text_samples(windows(tokens, len(tokens) - 1))
     scores = score_tokens(backbone.model, samples.inputs["input_ids"], samples.labels)
     mixed = samples.inputs["input_ids"].flip(1)
-    assert scores.perplexity < 40 < score_tokens(backbone.model, mixed[:, :-1], mixed[:, 1:]).perplexity
+    backwards = score_tokens(backbone.model, mixed[:, :-1], mixed[:, 1:])
+    assert 10 * scores.perplexity < backwards.perplexity

@@ -22,6 +22,7 @@ from PIL import Image
 from client.node_file import read_node_file
 from deployment.serve.processes import marked_processes
 from deployment.serve.state import StateFolder
+from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 ROOT = Path(__file__).parents[3]
 ASSETS = ROOT / "simulations" / "assets"
@@ -189,8 +190,11 @@ def test_a_run_is_completed_through_the_proxy(seen):
 
 def test_a_fleet_too_small_for_a_sum_learns_nothing_and_says_why(seen):
     record = json.loads((seen.state.run / "journal.json").read_bytes())["rounds"][0]
-    assert "secure aggregation of 1 clients: expected 10" in record["not_learned"]
-    assert "warning: 2 devices enrolled, and rounds teach nothing with fewer than 10 connected" in seen.lines
+    assert f"secure aggregation of 1 clients: expected {SMALLEST_COHORT}" in record["not_learned"]
+    assert (
+        f"warning: 2 devices enrolled, and rounds teach nothing with fewer than {SMALLEST_COHORT} connected"
+        in seen.lines
+    )
     assert "nothing learned: secure aggregation of 1 clients" in seen.lines
 
 

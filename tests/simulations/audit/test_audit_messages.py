@@ -61,7 +61,7 @@ def test_a_bare_code_is_explained(tmp_path):
             RecordDict({"statistics": ConfigRecord({"vector": b"x" * 60, "version": 4, "more": 1})}),
             "a vector and a ver",
         ),
-        (reply_content(VECTOR, 5), "the version the plan's"),
+        (reply_content(VECTOR, 5), "the version must be the plan's"),
         (reply_content(np.append(VECTOR, 0.0), 4), "bytes, expected"),
         (Error(106, "image 17 is broken"), "an error with a text"),
         (Error(4711, ""), "is no code"),
