@@ -17,9 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# What is inside the messages takes many times as many inputs in a second as Flower's messages themselves, a reply
-# more than a request: percent of the inputs.
-_WEIGHTS = {"request": 2, "reply": 10, "statistics vector": 18, "secure messages": 70}
+# Percent of the inputs. What is inside the messages takes many times as many in a second as Flower's messages do.
+_WEIGHTS = {"request": 20, "reply": 20, "statistics vector": 10, "secure messages": 50}
 _DONE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+)(?: corp: (\d+))?")
 
 
