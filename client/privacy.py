@@ -16,9 +16,8 @@ from strategies.privacy.release import released_entries
 from strategies.secure_aggregation.messages import Invitation
 from strategies.secure_protocol import SecureRequest, Step
 
+# Kept whether or not `EPSILON_BUDGET` (at `LEDGER_DELTA`) sets a limit.
 LEDGER = "ledger.json"
-# The epsilon that a node gives away in its life, at `LEDGER_DELTA`. Without it there is no limit; a ledger is kept all
-# the same.
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ Draw = Callable[[Sequence[int]], list[tuple[int, ...]]]
 class SecureOutcome:
     """What a round came to. totals: of the cohorts whose sum came out. members: how many clients were to be summed.
 
-    rejected: dropped replies by reason. reasons: why sums failed. outcome: as of a round in the open, without vectors.
+    rejected: dropped replies by the code of the reason (`reply_length`). reasons: why sums failed. outcome: as of a round
+    in the open, without vectors.
     """
 
     totals: list[SecureTotal] = field(default_factory=list)
@@ -117,7 +118,7 @@ class SecureRound:
             try:
                 self.members.enlist(node, advert)
             except MessageError as error:
-                found.rejected[str(error)] += 1
+                found.rejected[invalid(error.reason)] += 1
 
     def _sums(self, by_handle: Mapping[int, int], name: RoundName, draw: Draw, found: SecureOutcome) -> list[SecureSum]:
         try:
@@ -144,7 +145,7 @@ class SecureRound:
             requests |= asked
             if not asked:
                 sums.remove(one)
-                found.rejected.update(one.rejected)
+                found.rejected.update({invalid(reason): count for reason, count in one.rejected.items()})
                 found.totals += [one.total] if one.total is not None else []
         return requests
 

@@ -31,7 +31,7 @@ class SecureMembers:
         """Take a node's advertisement. Raises MessageError if no enrolled node has signed it, or another sent it."""
         peer = read_advert(advert, self.enrolment.authority, fleet=self.enrolment.fleet, epoch=self.epoch)
         if self._nodes.setdefault(peer.fingerprint, node) != node:
-            raise MessageError("an advertisement that another client has sent")
+            raise MessageError("an advertisement that another client has sent", reason="copied")
         self._last += 1
         self._handles[node], self._adverts[self._last] = self._last, advert
 

@@ -128,7 +128,7 @@ def check_form(
         try:
             MaskedInput.decode(message, shares=size.degree - size.threshold + 1, vector_bytes=width)
         except MessageError as error:
-            raise StatisticsError(str(error)) from error
+            raise StatisticsError(str(error), reason=error.reason) from error
         return
     if request.step is Step.REVEAL:
         fits = _is_revelation(request.message, message)

@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# What is inside the messages takes many times as many inputs in a second as Flower's messages themselves.
-_WEIGHTS = {"request": 1, "reply": 1, "statistics vector": 3, "secure messages": 15}
+# Percent of the inputs. What is inside the messages takes many times as many in a second as Flower's messages do.
+_WEIGHTS = {"request": 20, "reply": 20, "statistics vector": 10, "secure messages": 50}
 _DONE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+)(?: corp: (\d+))?")
 
 

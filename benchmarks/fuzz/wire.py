@@ -91,7 +91,7 @@ def request_contents() -> tuple[RecordDict, ...]:
     hashes = tuple(piece_hash(piece) for piece in pieces.values())[:2]
     manifest = BackboneManifest('{"a":1}', '{"labels":["x"]}', ("name",), ((np.array([1, 0]),),), hashes)
     signed = {**plan_record(plan, LAYOUT, manifest.root), "fleet": "f", "series": 7, "signature": bytes(64)}
-    invitation = Invitation(9, 5, np.array([1, 4, 70_000], np.uint32), {4: b"a" * ADVERT_BYTES}).encode()
+    invitation = Invitation(9, 5, np.array([1, 4, 300], np.uint32), {4: b"a" * ADVERT_BYTES}).encode()
     masked = SecureRequest(step=Step.MASK, fleet="f", series=7, round=1, message=invitation).to_record()
     alone = SecureRequest(
         step=Step.REVEAL, fleet="f", series=7, round=1, message=PairRequest(b"t" * 8, _FLAGS).encode()
@@ -179,7 +179,7 @@ def _secure_messages() -> dict[str, Decoder]:
     words = _FIXED.to_words(VECTOR)
     examples: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         "invitation": (
-            Invitation(9, 5, np.array([1, 4, 70_000], np.uint32), {4: b"a" * ADVERT_BYTES}).encode(),
+            Invitation(9, 5, np.array([1, 4, 300], np.uint32), {4: b"a" * ADVERT_BYTES}).encode(),
             Invitation.decode,
         ),
         "masked vector": (

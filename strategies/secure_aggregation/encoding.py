@@ -52,10 +52,10 @@ class Encoding(ABC):
     def unpack(self, raw: bytes, entries: int) -> Words:
         """Return the words [entries] of `pack`. Raises MessageError unless the length is exact."""
         if len(raw) != self.packed_bytes(entries):
-            raise MessageError("a masked vector of the wrong length")
+            raise MessageError("a masked vector of the wrong length", reason="length")
         stream = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
         if stream[entries * self.bits :].any():
-            raise MessageError("a masked vector with more than its entries")
+            raise MessageError("a masked vector with more than its entries", reason="entries")
         bits = np.zeros((entries, 8 * self.dtype.itemsize), dtype=np.uint8)
         bits[:, : self.bits] = stream[: entries * self.bits].reshape(entries, self.bits)
         return np.packbits(bits, axis=1, bitorder="little").view(self.dtype).ravel()

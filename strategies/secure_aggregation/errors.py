@@ -6,7 +6,15 @@ class SecureAggregationError(ValueError):
 
 
 class MessageError(SecureAggregationError):
-    """Bytes that are no message of this protocol: a wrong kind, length or number. All decoders raise this alone."""
+    """Bytes that are no message of this protocol: a wrong kind, length or number. All decoders raise this alone.
+
+    reason: a short code for it that stays the same from version to version, for counts.
+    """
+
+    def __init__(self, text: str, *, reason: str = "form") -> None:
+        """Take the text for whoever reads it, and the code for whoever counts."""
+        super().__init__(text)
+        self.reason = reason
 
 
 class RefusalError(SecureAggregationError):

@@ -61,25 +61,25 @@ def advertise(node: EllipticCurvePrivateKey, certificate: bytes, *, fleet: str, 
 def read_advert(raw: bytes, authority: Ed25519PublicKey, *, fleet: str, epoch: int) -> Peer:
     """Return whose advertisement it is, once both signatures and the epoch are right. Raises MessageError."""
     if len(raw) != ADVERT_BYTES:
-        raise MessageError("an advertisement of the wrong length")
+        raise MessageError("an advertisement of the wrong length", reason="length")
     certificate, advertised, public, signature = _ADVERT.unpack(raw)
     point, numbers = certificate[:_POINT], (signature[:_NUMBER], signature[_NUMBER:])
     if advertised != epoch:
-        raise MessageError("an advertisement for another epoch")
+        raise MessageError("an advertisement for another epoch", reason="epoch")
     try:
         authority.verify(certificate[_POINT:], _certified(fleet, point))
         key = EllipticCurvePublicKey.from_encoded_point(SECP384R1(), point)
         encoded = encode_dss_signature(*(int.from_bytes(number, "big") for number in numbers))
         key.verify(encoded, _advertised(fleet, epoch, public), ECDSA(SHA384()))
     except (InvalidSignature, ValueError) as error:
-        raise MessageError("an advertisement that no enrolled node has signed") from error
+        raise MessageError("an advertisement that no enrolled node has signed", reason="signature") from error
     return Peer(_fingerprint(point), public)
 
 
 def advert_fingerprint(raw: bytes) -> bytes:
     """Return the fingerprint of the node that an advertisement names, unverified. Raises MessageError."""
     if len(raw) != ADVERT_BYTES:
-        raise MessageError("an advertisement of the wrong length")
+        raise MessageError("an advertisement of the wrong length", reason="length")
     return _fingerprint(raw[:_POINT])
 
 

@@ -87,7 +87,7 @@ class MaskedInput:
         """Return the message with so many shares. Raises MessageError."""
         start = _MASKED.size + shares * SEALED_BYTES
         if len(raw) != start + vector_bytes or raw[0] != MASKED:
-            raise MessageError("not a masked vector, or of the wrong length")
+            raise MessageError("not a masked vector, or of the wrong length", reason="length")
         _, commitment, nonce = _MASKED.unpack_from(raw)
         return MaskedInput(commitment, nonce, _records(raw[_MASKED.size : start], SEALED_BYTES), raw[start:])
 
@@ -206,7 +206,7 @@ def _request(raw: bytes, kind: int, peers: int, *, flags: int) -> tuple[bytes, S
 
 def _reply(raw: bytes, kind: int, count: int, size: int) -> list[bytes]:
     if len(raw) != 1 + count * size or raw[0] != kind:
-        raise MessageError("not the reply that was expected, or of the wrong length")
+        raise MessageError("not the reply that was expected, or of the wrong length", reason="length")
     return _records(raw[1:], size)
 
 

@@ -61,8 +61,9 @@ class SecureSum:
     """One sum of one cohort.
 
     members: the advertisement of each by its handle, verified when it came (see identity.py). rejected: how many
-    replies were dropped, by reason. total: the result, once `advance` asks for nothing more. Raises UserError for a
-    cohort that is too small or too large, MessageError for an advertisement that is none.
+    replies were dropped, by the code of the reason (see `MessageError`). total: the result, once `advance` asks for
+    nothing more. Raises UserError for a cohort that is too small or too large, MessageError for an advertisement that
+    is none.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class SecureSum:
                 self._encoding.unpack(self._progress.inputs[index].vector, self._entries)
             except MessageError as error:
                 self._progress.inputs.pop(index, None)
-                self.rejected[str(error)] += 1
+                self.rejected[error.reason] += 1
         return self._without({index for index in range(len(self._handles)) if index not in self._progress.inputs})
 
     def _accept_pairs(self, replies: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -130,7 +131,7 @@ class SecureSum:
                 self._progress.keys.setdefault(index, {}).update(zip(asked, keys, strict=True))
             except MessageError as error:
                 if index in replies:
-                    self.rejected[str(error)] += 1
+                    self.rejected[error.reason] += 1
                 gone.add(index)
         return self._without(gone)
 
@@ -140,7 +141,7 @@ class SecureSum:
             try:
                 shares = ShareReply.decode(raw, shares=int(alive.sum())).shares
             except MessageError as error:
-                self.rejected[str(error)] += 1
+                self.rejected[error.reason] += 1
                 continue
             if self._alive[index]:
                 self._masks.put(index, alive, shares)

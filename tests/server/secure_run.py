@@ -21,17 +21,20 @@ from simulations.engine import node_id, run_in_process
 from simulations.identities import SimulatedIdentities
 from strategies.base import Strategy
 from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.protocol import SECURE
 from strategies.registry import make_strategy
 from strategies.secure_aggregation.cohorts import reduce_cohorts
 from strategies.secure_aggregation.fixed_point import FixedPoint
 from strategies.secure_aggregation.server import SecureTotal
-from strategies.secure_protocol import Step, read_secure_request
+from strategies.secure_protocol import MESSAGE, Step, read_secure_request
 
 CLIENTS = 10
 CLIENT_OF = {node_id(client): client for client in range(CLIENTS)}
 IDENTITIES = SimulatedIdentities(b"i" * 32)
 # Whether the reply of a client to a step of a round (a plan's version) is lost.
 Lose = Callable[[int, Step | None, Message, int], bool]
+# Changes the message of a client's reply to a step of a round.
+Alter = Callable[[int, Step | None, bytes, int], bytes]
 
 
 def load(node_config, run_config, facts: InputFacts) -> PrivateSamples:
@@ -40,8 +43,8 @@ def load(node_config, run_config, facts: InputFacts) -> PrivateSamples:
 
 
 class LossyGrid:
-    def __init__(self, grid: Grid, lose: Lose) -> None:
-        self._grid, self._lose = grid, lose
+    def __init__(self, grid: Grid, lose: Lose, alter: Alter | None) -> None:
+        self._grid, self._lose, self._alter = grid, lose, alter
         self.steps: list[tuple[int, Step | None]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -54,6 +57,9 @@ class LossyGrid:
             version, client = int(message.metadata.group_id), CLIENT_OF[message.metadata.dst_node_id]
             self.steps.append((version, step))
             for reply in self._grid.send_and_receive([message], timeout=timeout):
+                if self._alter is not None and reply.has_content() and SECURE in reply.content:
+                    own = reply.content[SECURE]
+                    own[MESSAGE] = self._alter(version, step, own[MESSAGE], client)
                 if not self._lose(version, step, message, client):
                     yield reply
 
@@ -71,6 +77,7 @@ class SecureRun:
         mode: str = "sum",
         strategy: str | Strategy = "precision-weighted-mean",
         lose: Lose = lambda version, step, message, client: False,
+        alter: Alter | None = None,
         sums_only: bool = True,
         node: Callable[[int], dict[str, Any]] = lambda client: {},
         identities: SimulatedIdentities = IDENTITIES,
@@ -91,7 +98,7 @@ class SecureRun:
         app.main()(lambda grid, context: self.server.run(grid) and None)
 
         def wrap(grid: Grid) -> LossyGrid:
-            self.grid = LossyGrid(grid, lose)
+            self.grid = LossyGrid(grid, lose, alter)
             return self.grid
 
         client_app = make_app(load, personalize=fake_personalize, identify=identities, tamper=self._note)

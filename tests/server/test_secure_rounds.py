@@ -71,6 +71,23 @@ def test_any_three_of_ten_may_vanish_at_any_stage(tmp_path, stages, left):
     assert second["secure"] == SUMMED
 
 
+def test_what_is_no_answer_to_a_step_is_counted_by_what_is_wrong_with_it(tmp_path):
+    adverts = []
+
+    def alter(version, step, raw, client):
+        if version == 1 and step is Step.ADVERTISE:
+            adverts.append(raw)
+            wrong = {2: adverts[0], 3: raw[:-1], 4: raw[:-1] + bytes([raw[-1] ^ 1])}
+            return wrong.get(len(adverts), raw)
+        return b"?" if version == 2 and step in (Step.MASK, Step.REVEAL) and client == step.value + 2 else raw
+
+    run = SecureRun(tmp_path, alter=alter)
+    first, second = (record["secure"] for record in run.journal.rounds)
+    codes = {"reply_length": 1, "reply_signature": 1, "reply_copied": 1}
+    assert first == {"clients": 7, "cohorts": 1, "vanished": 0, "rejected": codes}
+    assert second == {"clients": 8, "cohorts": 1, "vanished": 2, "rejected": {"reply_length": 2}}
+
+
 def test_below_the_threshold_nothing_is_learned_and_the_run_goes_on(tmp_path):
     run = SecureRun(tmp_path, lose=lambda version, step, message, client: version == 1 and client < 4 and step == 2)
     first, second = run.journal.rounds
