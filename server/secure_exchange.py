@@ -38,8 +38,8 @@ Draw = Callable[[Sequence[int]], list[tuple[int, ...]]]
 class SecureOutcome:
     """What a round came to. totals: of the cohorts whose sum came out. members: how many clients were to be summed.
 
-    rejected: dropped replies by the code of the reason (`reply_length`). reasons: why sums failed. outcome: as of a round
-    in the open, without vectors.
+    rejected: dropped replies by the code of the reason (`reply_length`). reasons: why sums failed. outcome: as of a
+    round in the open, without vectors.
     """
 
     totals: list[SecureTotal] = field(default_factory=list)
