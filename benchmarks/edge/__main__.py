@@ -25,8 +25,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+    # A shell's background job would ignore the first; the last is of `_interrupt_again`.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _interrupt_again
 
     from benchmarks.edge.commands import EdgeError
     from benchmarks.edge.run import run_edge
@@ -63,6 +65,14 @@ def main() -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupt_again(found: "sys.UnraisableHookArgs") -> None:
+    """Python drops what a signal's handler raises within a hook of fork: raise it once more when that is over."""
+    if isinstance(found.exc_value, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+    else:
+        sys.__unraisablehook__(found)
 
 
 if __name__ == "__main__":

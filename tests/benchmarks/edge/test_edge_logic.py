@@ -199,6 +199,31 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
         time.sleep(0.1)
 
 
+_INTERRUPTED_IN_A_FORK = """
+import os, signal, sys, time
+from benchmarks.edge.__main__ import _interrupt, _interrupt_again
+signal.signal(signal.SIGINT, _interrupt)
+signal.signal(signal.SIGALRM, _interrupt)
+if sys.argv[1:]:
+    sys.unraisablehook = _interrupt_again
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+if os.fork() == 0:
+    os._exit(0)
+try:
+    time.sleep(2)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("arguments", [["with the hook"], []])
+def test_an_interruption_within_a_fork_is_not_lost(arguments):
+    """Without the hook it is; where that changes, the hook can go."""
+    command = [sys.executable, "-c", _INTERRUPTED_IN_A_FORK, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("interrupted" if arguments else "")
+
+
 def _mentions(path: Path, text: str) -> bool:
     try:
         return text in path.read_text()
