@@ -88,10 +88,8 @@ def _store(content: RecordDict, state: ClientState) -> None:
         manifest, cached = _read_cache(state)
         tensors = {name: tensor for name, tensor in cached.items() if not name.startswith(_FOLD)}
     for name, tensor in arrived.items():
-        if not name.startswith(_FOLD):
-            index = int(name) if name.isdecimal() else -1
-            if not 0 <= index < len(manifest.hashes) or piece_hash(tensor) != manifest.hashes[index]:
-                raise PieceError(f"piece {name} does not match its hash")
+        if not _is_named(name, manifest) or not _is_whole(name, tensor, manifest):
+            raise PieceError(f"piece {name} does not match its hash")
     tensors.update(arrived)
     raw = safetensors.torch.save(tensors, metadata={"manifest": _to_json(manifest)})
     state.write(CACHE, raw)
@@ -101,9 +99,25 @@ def _read_cache(state: ClientState) -> tuple[BackboneManifest, dict[str, Tensor]
     try:
         text, tensors = _read_file(state.path(CACHE)) if state.vault is None else _read_bytes(state.read(CACHE))
         manifest = _from_json(text)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if not all(_is_named(name, manifest) for name in tensors):
+            raise ValueError("a tensor that is no piece")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ClientError(ClientFailure.BACKBONE_MISSING, "no readable backbone in the cache") from error
     return manifest, tensors
+
+
+def _is_named(name: str, manifest: BackboneManifest) -> bool:
+    """Say whether a tensor is a piece of the manifest, or a fold of one of its layers."""
+    number, most = name.removeprefix(_FOLD), len(manifest.groups if name.startswith(_FOLD) else manifest.hashes)
+    return number.isascii() and number.isdecimal() and len(number) < 10 and int(number) < most
+
+
+def _is_whole(name: str, tensor: Tensor, manifest: BackboneManifest) -> bool:
+    """Say whether a piece has its hash; a fold has none."""
+    try:
+        return name.startswith(_FOLD) or piece_hash(tensor) == manifest.hashes[int(name)]
+    except PieceError:  # of a type that has no bytes to be hashed
+        return False
 
 
 def _read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -125,7 +139,7 @@ def _assemble(manifest: BackboneManifest, tensors: dict[str, Tensor]) -> LocalBa
         if name.startswith(_FOLD):
             folds[int(name.removeprefix(_FOLD))] = tensor
             continue
-        if piece_hash(tensor) != manifest.hashes[int(name)]:
+        if not _is_whole(name, tensor, manifest):
             raise ClientError(ClientFailure.BACKBONE_MISSING, "a cached piece does not match its hash")
         pieces[manifest.names[int(name)]] = tensor
     model = assemble_backbone(manifest, pieces, folds)

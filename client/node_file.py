@@ -1,7 +1,6 @@
 """The one file that is carried to a device: who it is, where its server is, and whom it trusts."""
 
 import base64
-import binascii
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,6 +103,7 @@ def _is_whole(record: dict[str, object], *, empty: set[str]) -> bool:
             parse_verify_key(texts["enrolment_key"])
             base64.b64decode(texts["certificate"], validate=True)
         root = bytes.fromhex(texts.get("model", "00" * 32))
-    except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
+    # NotImplementedError: a point in a form that cryptography does not read.
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError, x509.InvalidVersion):
         return False
     return isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP384R1) and len(root) == 32

@@ -51,12 +51,19 @@ class Entry:
 
     def facts(self) -> dict[str, Any]:
         """Return what a beginning says. Raises ValueError."""
-        return dict(json.loads(self.data))
+        return _object(self.data)
 
     def down(self) -> tuple[dict[str, Any], bytes]:
         """Return the facts about what came down, and it itself. Raises ValueError."""
         facts, _, body = self.data.partition(b"\n")
-        return dict(json.loads(facts)), body
+        return _object(facts), body
+
+    def check(self) -> None:
+        """Raise ValueError unless the entry can be read as what it is."""
+        if self.kind in (Kind.BEGINNING, Kind.DOWN):
+            self.down()
+        elif self.kind is Kind.CONNECTION:
+            self.data.decode()
 
 
 class Recorder:
@@ -108,15 +115,35 @@ def read_recording(path: Path) -> Iterator[Entry]:
             if not head:
                 return
             kind, channel, seconds, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, 0.0, 0)
-            data = file.read(size)
-            if kind.decode("latin-1") not in set(Kind) or len(data) != size:
-                raise UserError(f"{path}: damaged at byte {place}: what stands there is not a whole entry")
-            yield Entry(Kind(kind.decode()), channel, seconds, data, place)
+            # A size is believed once so much is there.
+            there = size <= os.fstat(file.fileno()).st_size - file.tell()
+            if kind.decode("latin-1") not in set(Kind) or not there:
+                raise _damaged(path, place)
+            entry = Entry(Kind(kind.decode()), channel, seconds, file.read(size), place)
+            try:
+                entry.check()
+            except ValueError as error:
+                raise _damaged(path, place) from error
+            yield entry
 
 
 def recordings(folder: Path) -> list[Path]:
     """Return the recordings in a folder."""
     return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def _damaged(path: Path, place: int) -> UserError:
+    return UserError(f"{path}: damaged at byte {place}: what stands there is not a whole entry")
 
 
 def _mend(descriptor: int, path: Path) -> None:

@@ -9,13 +9,13 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from client.vault.access import VaultAccess, find_access
 from client.vault.lock import StateLock
 from client.vault.vault import DamagedEntryError, Vault
+from personalization.arrays import ArrayFileError, read_arrays
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from personalization.files import write_atomically
@@ -173,24 +173,27 @@ class ClientState:
         for version in reversed([version for version in self.versions(SAMPLES) if version < before]):
             name = _samples_name(version)
             try:
-                with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
-                    samples = ProbeSamples(archive["design"], archive["measurements"])
-                    same = "data" in archive.files and archive["data"].tobytes() == data
+                found = read_arrays(BytesIO(self.read(name)), ("design", "measurements", "data"))
+                design, measurements = (found[key].astype(np.float64) for key in ("design", "measurements"))
+                fits = design.shape == (*measurements.shape, atoms)
+                same = "data" in found and found["data"].tobytes() == data
             except FileNotFoundError:
                 continue
-            except (ValueError, KeyError, EOFError, RuntimeError, BadZipFile):
+            except (ArrayFileError, ValueError, KeyError, TypeError):
                 report(f"{self.path(name)}: damaged; its samples are measured again")
                 continue
-            return samples if same and samples.design.shape == (len(samples.measurements), atoms) else None
+            return ProbeSamples(design, measurements) if same and fits else None
         return None
 
     def record(self) -> dict[str, Any]:
         """Return what was found so far: under `rounds`, one entry for each plan version (as text)."""
         try:
             found: dict[str, Any] = json.loads(self.read(RECORD))
+            if not all(version.isdecimal() and isinstance(entry, dict) for version, entry in found["rounds"].items()):
+                raise ValueError("no record")
         except FileNotFoundError:
             return {"rounds": {}}
-        except (ValueError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             report(f"{self.path(RECORD)}: damaged; the record begins anew")
             return {"rounds": {}}
         return found
@@ -205,7 +208,7 @@ class ClientState:
         try:
             record = json.loads(self.read(VERSION))
             return (int(record["series"]), int(record["version"])), str(record["plan"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # Who can damage this entry has the device. After a fault of its disk it goes on with what its fleet signs
             # next.
             return (-1, -1), ""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -124,7 +125,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     """Return the certificate in a PEM file. Raises UserError."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         raise UserError(f"{path}: no readable certificate; restore it from a backup of the fleet folder") from None
 
 
@@ -132,7 +133,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return the private key in a PEM file of mode 600. Raises UserError."""
     try:
         key = load_pem_private_key(read_private(path, "private key"), None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UserError(f"{path}: no readable private key; restore it from a backup of the fleet folder")

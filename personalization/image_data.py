@@ -1,8 +1,6 @@
 """Read images that somebody keeps: a folder of images, a folder of class folders, or an .npz file of arrays."""
 
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from personalization.arrays import ArrayFileError, read_arrays
 from personalization.errors import UserError
 from personalization.images import ImagePreprocessing, fit_image, read_image
 
@@ -128,12 +127,10 @@ def map_labels(
 def read_npz(path: Path, keys: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     """Return those arrays of an .npz file that are among `keys`. Raises UserError if it is damaged or holds objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys if key in archive.files}
+        return read_arrays(path, keys)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    # TypeError: a bare .npy array under this name is no context manager.
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ArrayFileError) as error:
         raise UserError(f"{path}: a damaged .npz file, or one that holds Python objects; write it again") from error
 
 

@@ -78,17 +78,21 @@ def answer_content(content: RecordDict, layout: StatisticsLayout, plan: Plan) ->
 def read_released(content: RecordDict, layout: StatisticsLayout, plan: Plan) -> Integers:
     """Return the vector [entries] on the grid of a reply that holds exactly what may leave. Raises StatisticsError."""
     if set(content) != {STATISTICS} or set(content.config_records) != {STATISTICS}:
-        raise StatisticsError("a reply must hold one record of statistics and nothing else")
+        raise StatisticsError("a reply must hold one record of statistics and nothing else", reason="records")
     record = content.config_records[STATISTICS]
-    if set(record) != REPLY_KEYS or record["version"] != plan.version or type(record["version"]) is not int:
-        raise StatisticsError("a record of statistics must hold a vector and the plan's version and nothing else")
+    if set(record) != REPLY_KEYS:
+        raise StatisticsError("a record of statistics must hold a vector and a version and nothing else", reason="keys")
     raw, entries = record["vector"], released_entries(layout)
-    if type(raw) is not bytes or len(raw) != entries * RELEASED_TYPE.itemsize:
-        raise StatisticsError(f"a vector that is not {entries} integers")
+    if type(raw) is not bytes or type(record["version"]) is not int:
+        raise StatisticsError("the vector must be bytes and the version a whole number", reason="types")
+    if record["version"] != plan.version:
+        raise StatisticsError("the version must be the plan's", reason="version")
+    if len(raw) != entries * RELEASED_TYPE.itemsize:
+        raise StatisticsError(f"a vector that is not {entries} integers", reason="length")
     vector = np.frombuffer(raw, dtype=RELEASED_TYPE).astype(np.int64)
     most = GRID_STEPS**2 if plan.privacy is not None and plan.privacy.release else 0
     if int((vector**2).sum()) > most:
-        raise StatisticsError("a vector that is longer than it may be")
+        raise StatisticsError("a vector that is longer than it may be", reason="range")
     return vector
 
 

@@ -52,7 +52,7 @@ _FLAGS = np.array([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1], dtype=bool)
 _FIXED = FixedPoint(16, 100)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decoder:
     """valid: some bytes that `call` takes. allowed: what it may raise for others.
 

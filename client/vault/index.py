@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from client.vault.sealing import SealError, UnknownFormatError, UnknownKeyError, VaultKey, seal, unseal
 from personalization.files import write_atomically
@@ -78,18 +79,29 @@ def open_copies(copies: RawCopies, keys: Sequence[VaultKey]) -> OpenedIndex:
             if raw is None:
                 raise SealError("missing")
             data, header = unseal(raw, keys=keys, name=_INDEX)
+            entries = read_entries(data)
         except SealError as error:
             problems.append(f"{name}: {error}")
             if isinstance(error, UnknownKeyError | UnknownFormatError):
                 foreign = error
             continue
         if best is None or header.generation > best[0].generation:
-            entries = {entry: Entry(*fields) for entry, fields in json.loads(data).items()}
             index = Index(header.vault, header.generation, entries)
             best = index, next(key for key in keys if key.id == header.key_id)
     if best is None:
         return OpenedIndex(None, None, tuple(problems), foreign)
     return OpenedIndex(*best, tuple(problems), None)
+
+
+def read_entries(data: bytes) -> dict[str, Entry]:
+    """Return the entries that an index holds as JSON, by name. Raises SealError for what is no table of them."""
+    try:
+        table = json.loads(data)
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict) or not all(map(_is_entry, table.values())):
+        raise SealError("no index of this version")
+    return {name: Entry(*fields) for name, fields in table.items()}
 
 
 def seal_counter(index: Index, key: VaultKey) -> bytes:
@@ -101,6 +113,13 @@ def open_counter(raw: bytes, keys: Sequence[VaultKey]) -> tuple[bytes, int]:
     """Return vault [16 bytes] and generation. Raises SealError."""
     _, header = unseal(raw, keys=keys, name=_COUNTER)
     return header.vault, header.generation
+
+
+def _is_entry(fields: Any) -> bool:
+    if not isinstance(fields, list) or [type(field) for field in fields] != [str, int, str, int]:
+        return False
+    file, size, _, generation = fields
+    return bool(file == Path(file).name and size >= 0 and generation >= 0)
 
 
 def _read(path: Path) -> bytes | None:

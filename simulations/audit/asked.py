@@ -22,5 +22,5 @@ def read_asked(raw: bytes) -> Asked | None:
     try:
         encoded = EncodedMessage.FromString(raw)
         return Asked(encoded.metadata, message_from_proto(encoded).content)
-    except (DecodeError, ValueError, KeyError, TypeError):
+    except (DecodeError, ValueError, KeyError, TypeError, AttributeError):
         return None

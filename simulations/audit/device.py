@@ -100,10 +100,18 @@ def _learn(answers: list[tuple[str, bytes]], known: Known) -> None:
             continue  # an answer that nobody can read asks for nothing
     for path, body in answers:
         if path.endswith("/pull-messages") and body:
-            pulled = PullMessagesResponse.FromString(body)
-            for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=False):
-                asked = Asked(_envelope(message.metadata, objects), build_request(tree, objects))
-                known.asked[message.metadata.message_id] = asked
+            for asked in _pulled(body, objects):
+                known.asked[asked.metadata.message_id] = asked
+
+
+def _pulled(body: bytes, objects: dict[str, bytes]) -> Iterator[Asked]:
+    """Yield the messages that came down with an answer; after what nobody can read there are none."""
+    try:
+        pulled = PullMessagesResponse.FromString(body)
+        for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=False):
+            yield Asked(_envelope(message.metadata, objects), build_request(tree, objects))
+    except (DecodeError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return
 
 
 def _envelope(metadata: Metadata, objects: dict[str, bytes]) -> Metadata:

@@ -5,7 +5,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -123,6 +123,6 @@ def _is_signed(headers: dict[str, str]) -> bool:
         if not isinstance(key, EllipticCurvePublicKey):
             return False
         key.verify(signature, headers["flwr-timestamp"].encode("ascii"), ECDSA(SHA256()))
-    except (KeyError, ValueError, InvalidSignature):
+    except (KeyError, ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

@@ -66,7 +66,7 @@ def _read_kind(encoded: EncodedMessage, request: Asked, decoded: Decoded) -> lis
         return []
     try:
         decoded.kind, pieces = read_content(message_from_proto(encoded).content, request.content)
-    except (ReplyError, ValueError, TypeError, KeyError) as error:
+    except (ReplyError, ValueError, TypeError, KeyError, AttributeError) as error:
         decoded.problems.append(str(error))
         return []
     return pieces

@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.proto.message_pb2 import Message as EncodedMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.recorddict_pb2 import ConfigRecord as EncodedConfigRecord
+from google.protobuf.message import DecodeError
 
 from simulations.audit.asked import Asked
 from simulations.audit.envelope import envelope_leaf
@@ -73,7 +74,7 @@ def read_object(content: bytes, place: int, asked: Asked, decoded: Decoded, sent
     before = len(decoded.leaves)
     try:
         reader(content, head, asked, decoded, sent)
-    except (WireError, ReplyError, ValueError, TypeError, KeyError) as error:
+    except (DecodeError, WireError, ReplyError, ValueError, TypeError, KeyError, AttributeError) as error:
         decoded.problems.append(f"object: {error}")
     decoded.leaves[before:] = [
         Leaf(f"object.{leaf.name}", leaf.start + place, leaf.size, leaf.meaning, leaf.value)

@@ -1,3 +1,6 @@
+import struct
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +65,29 @@ def test_bytes_that_no_recorder_wrote_are_told(tmp_path, tail):
     path = tmp_path / "hall.recording"
     Recorder(path).close()
     path.write_bytes(path.read_bytes() + tail)
+    with pytest.raises(UserError, match="damaged at byte"):
+        list(read_recording(path))
+
+
+def test_a_size_is_believed_once_so_much_is_there(tmp_path):
+    path = tmp_path / "hall.recording"
+    Recorder(path).close()
+    path.write_bytes(path.read_bytes() + struct.pack("<cIdI", b"U", 1, 0.0, (1 << 32) - 1) + b"few")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="damaged at byte"):
+            list(read_recording(path))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("entry", [(b"D", b"[]"), (b"D", b"[" * 20_000), (b"B", b"1"), (b"C", b"\xff")])
+def test_an_entry_that_says_nothing_is_told(tmp_path, entry):
+    kind, data = entry
+    path = tmp_path / "hall.recording"
+    Recorder(path).close()
+    path.write_bytes(path.read_bytes() + struct.pack("<cIdI", kind, 1, 0.0, len(data)) + data)
     with pytest.raises(UserError, match="damaged at byte"):
         list(read_recording(path))
 

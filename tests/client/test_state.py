@@ -87,3 +87,13 @@ def test_seeds_differ_by_client_and_plan_and_by_nothing_else():
     seeds = {derive_seed(s, c, v) for s in (0, 1) for c in ("1", "2") for v in (1, 2)}
     assert len(seeds) == 8
     assert derive_seed(0, "1", 1) == derive_seed(0, "1", 1) < 2**31
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"[]", b"{}", b'{"rounds": 1}', b'{"rounds": {"x": {}}}', b'{"rounds": {"1": 2}}', b"[" * 20_000]
+)
+def test_a_record_that_is_none_begins_anew(tmp_path, damaged):
+    state = ClientState(tmp_path)
+    state.write("record.json", damaged)
+    state.add_record(4, {"n": 4})
+    assert state.record() == {"rounds": {"4": {"n": 4}}}
