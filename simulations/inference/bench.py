@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from personalization.plan import Plan
+from personalization.statistics import StatisticsLayout
 from simulations.inference.class_inference import class_trials, linear, network
 from simulations.inference.linkage import LinkageView, draw_pairs, linkage_scores, linkage_trials
 from simulations.inference.membership import Clients, ask, membership_scores, membership_trials
-from simulations.inference.noise import clipped, gaussian_noise
+from simulations.inference.noise import noise_deviation, released
 from simulations.inference.reconstruction import reconstruct, reconstruction_scores
 from simulations.inference.recording import AFRESH, FIRST, SECOND
 from simulations.inference.scores import Trials, auc_interval, mean_interval
@@ -41,15 +43,15 @@ def views(settings: InferenceSettings) -> list[View]:
     return found
 
 
-def noisy_views(settings: InferenceSettings, bound: float) -> list[View]:
-    """Return sums of the largest cohort of vectors clipped to `bound`, with noise for each epsilon."""
+def noisy_views(settings: InferenceSettings) -> list[View]:
+    """Return sums of the largest cohort of what is released, with its noise for each epsilon."""
     size = max(settings.cohorts)
     return [
         View(
             name=f"{view_name(size)} with noise, epsilon {epsilon:g}",
             cohort=size,
             observations=(SECOND,),
-            noise=bound * gaussian_noise(epsilon, settings.delta),
+            noise=noise_deviation(epsilon, settings.delta, cohort=size),
         )
         for epsilon in settings.epsilons
     ]
@@ -67,11 +69,10 @@ class Bench:
         """Take the clients of both kinds."""
         self._shadow, self._targets, self._knowledge, self._settings = shadow, targets, knowledge, settings
 
-    def clipped(self) -> tuple["Bench", float]:
-        """Return the same with all vectors clipped to the median norm of the shadow clients', and that bound."""
-        bound = float(np.median(np.linalg.norm(self._shadow.vectors, axis=-1)))
-        both = [replace(c, vectors=clipped(c.vectors, bound)) for c in (self._shadow, self._targets)]
-        return Bench(both[0], both[1], self._knowledge, self._settings), bound
+    def released(self, plan: Plan, layout: StatisticsLayout) -> "Bench":
+        """Return the same with what clients release under differential privacy instead of their vectors."""
+        both = [replace(c, vectors=released(c.vectors, plan, layout)) for c in (self._shadow, self._targets)]
+        return Bench(both[0], both[1], self._knowledge, self._settings)
 
     def membership(self, view: View) -> list[Row]:
         """Ask of each target which images it holds."""

@@ -1,41 +1,37 @@
-"""Noise on sums: clipping, and how much Gaussian noise a budget asks for."""
+"""What of a client's vector is released under differential privacy, and the noise on a sum of it."""
 
 import math
 
 import numpy as np
 
+from personalization.plan import Plan
+from personalization.statistics import StatisticsLayout
 from simulations.inference.views import Array
+from strategies.privacy.accounting import rho_of
+from strategies.privacy.mechanism import make_terms
+from strategies.privacy.release import deviations
+from strategies.privacy.settings import CLIP
+from strategies.privacy.view import noise_in_sum
 
-_STEPS = 200
+
+def released(vectors: Array, plan: Plan, layout: StatisticsLayout, *, clip: float = CLIP) -> Array:
+    """Return what clients with `vectors` [clients, observations, statistics] release of them, [..., atoms], clipped."""
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    found = np.stack([clipped(deviations(row, plan, layout), clip) for row in rows])
+    return found.reshape(*vectors.shape[:-1], -1)
 
 
 def clipped(vectors: Array, bound: float) -> Array:
-    """Return `vectors` [..., statistics], those longer than `bound` shortened to it (Euclidean norm)."""
+    """Return `vectors` [..., entries], those longer than `bound` shortened to it (Euclidean norm)."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors * np.minimum(1.0, bound / np.maximum(norms, 1e-12)))
 
 
-def gaussian_noise(epsilon: float, delta: float) -> float:
-    """Return the standard deviation of Gaussian noise for (epsilon, delta) in one round, for a clipping bound of 1.
+def noise_deviation(epsilon: float, delta: float, *, cohort: int, clip: float = CLIP) -> float:
+    """Return the standard deviation of the noise on each entry of a secure sum to which each of `cohort` clients adds
+    its share, scale of the wire, for (epsilon, delta) in one round.
 
-    Two fleets are neighbours if one has a client more. Balle and Wang 2018, "Improving the Gaussian Mechanism for
-    Differential Privacy", theorem 8: the smallest deviation that gives the guarantee.
+    Raises UserError for cohorts that distributed noise is not for.
     """
-    low, high = 1e-3, 1e6
-    for _ in range(_STEPS):
-        middle = math.sqrt(low * high)
-        if _delta(epsilon, middle) > delta:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _delta(epsilon: float, deviation: float) -> float:
-    """Return the delta of noise of this standard deviation at `epsilon`, for sensitivity 1."""
-    first = _normal(0.5 / deviation - epsilon * deviation)
-    return first - math.exp(epsilon) * _normal(-0.5 / deviation - epsilon * deviation)
-
-
-def _normal(value: float) -> float:
-    return 0.5 * math.erfc(-value / math.sqrt(2.0))
+    terms = make_terms("distributed", clip=clip, rho=rho_of(epsilon, delta))
+    return math.sqrt(noise_in_sum(terms, clients=cohort, cohort=cohort))

@@ -1,13 +1,15 @@
 """Vectors that clients send, recorded once over the path that they take in any fleet, for all attacks alike."""
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from personalization.plan import Plan
+from personalization.statistics import StatisticsLayout
 from server.planning import FleetKnowledge, PlanningSettings, learn
 from simulations.arms.service import Service
 from simulations.inference.shadow import CHUNK, LIVES, ShadowFleet, fleet_settings
@@ -41,17 +43,27 @@ class Recorder:
             on_progress("recording vectors", done + 1, len(chunks))
         return np.stack([rows[int(client)] for client in clients])
 
+    def asked(self) -> tuple[Plan, StatisticsLayout]:
+        """Return the plan that clients answer, but for its version, and the layout of their vectors."""
+        with self._service() as service:
+            plan = self._make_plan(service, self._knowledge(service), WARM_UP_ROUNDS + 1)
+            return plan, service.generic.layout
+
     def chunk(self, number: int) -> Vectors:
         """Return the vectors [CHUNK, observations, statistics] of one chunk of clients."""
         return self._store.keep(f"vectors-{number:04}", lambda: self._record(number))
 
     def _record(self, number: int) -> Vectors:
         clients = range(number * CHUNK, (number + 1) * CHUNK)
-        with tempfile.TemporaryDirectory() as folder:
-            service = Service(self._fleet.world, fleet_settings(self._settings, Path(folder)), Path(folder))
+        with self._service() as service:
             knowledge = self._knowledge(service)
             found = [self._lives(service, knowledge, client) for client in clients]
         return np.stack(found)
+
+    @contextmanager
+    def _service(self) -> Iterator[Service]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Service(self._fleet.world, fleet_settings(self._settings, Path(folder)), Path(folder))
 
     def _lives(self, service: Service, knowledge: FleetKnowledge, client: int) -> Vectors:
         first, second = client * LIVES, client * LIVES + 1

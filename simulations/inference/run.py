@@ -56,9 +56,9 @@ def _attack_vectors(fleet: ShadowFleet, knowledge: Knowledge, on_progress: OnPro
         clients_of(fleet, numbers, recorder.vectors(numbers, on_progress)) for numbers in (fleet.shadow, fleet.targets)
     )
     bench = Bench(shadow, targets, knowledge, settings)
-    clipped, bound = bench.clipped()
+    released = bench.released(*recorder.asked())
     stages = [(bench, view) for view in views(settings)]
-    stages += [(clipped, view) for view in noisy_views(settings, bound)]
+    stages += [(released, view) for view in noisy_views(settings)]
     rows: list[Row] = []
     for done, (attacked, view) in enumerate(stages):
         rows += attack(attacked, view)

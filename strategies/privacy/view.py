@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.privacy_terms import GRID_STEPS, NoiseMode, PrivacyTerms
-from personalization.statistics import StatisticsLayout
-from strategies.privacy.accounting import rho_of
-from strategies.privacy.mechanism import make_chain, make_terms
+from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
+from strategies.privacy.mechanism import make_chain
 from strategies.privacy.postprocessor import (
     DistributedNoise,
     apply_on_client,
@@ -18,8 +15,6 @@ from strategies.privacy.postprocessor import (
     from_grid,
     to_grid,
 )
-from strategies.privacy.release import deviations
-from strategies.privacy.settings import CLIP, DELTA
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 Vector = NDArray[np.float64]
@@ -31,28 +26,6 @@ class NoisySum:
 
     total: Vector
     variance: float
-
-
-def noisy_sum(
-    vectors: Sequence[Vector],
-    layout: StatisticsLayout,
-    *,
-    plan: Plan,
-    epsilon: float,
-    delta: float = DELTA,
-    answers: int = 1,
-    mode: NoiseMode = "central",
-    clip: float = CLIP,
-    entropy: Entropy = system_entropy,
-) -> NoisySum:
-    """Return what the server learns of a round in which clients with these statistics vectors answered `plan`.
-
-    vectors: each [statistics], as clients would send them in the open. epsilon, delta: of a client that answers so many
-    rounds. A single vector gives what a server sees that adds noise for one client alone (local privacy). Raises
-    UserError for cohorts that distributed noise is not for, ValueError for an epsilon or delta that makes no sense.
-    """
-    terms = make_terms(mode, clip=clip, rho=rho_of(epsilon, delta) / answers)
-    return sum_under(terms, [deviations(vector, plan, layout) for vector in vectors], entropy=entropy)
 
 
 def sum_under(terms: PrivacyTerms, released: Sequence[Vector], *, entropy: Entropy = system_entropy) -> NoisySum:

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from simulations.inference.noise import clipped, gaussian_noise
 from simulations.inference.reconstruction import structural_similarity
 from simulations.inference.regression import fit_ridge
 from simulations.inference.scores import Trials, auc, auc_interval, mean_interval
@@ -54,21 +53,6 @@ def test_noise_in_the_moments_stands_for_noise_on_the_rows() -> None:
     assert np.allclose(exact.weights, drawn.weights, atol=0.02)
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 1.0, 8.0])
-def test_gaussian_noise_has_the_delta_that_was_asked_for(epsilon: float) -> None:
-    deviation = gaussian_noise(epsilon, 1e-5)
-    # Delta is the largest excess of one density over e^epsilon times the other: here by summing it up.
-    grid = np.linspace(-12 * deviation, 12 * deviation + 1, 400_001)
-    with_client, without = (np.exp(-np.square((grid - m) / deviation) / 2) for m in (1.0, 0.0))
-    excess = np.maximum(with_client - np.exp(epsilon) * without, 0.0).sum() * (grid[1] - grid[0])
-    assert excess / (deviation * np.sqrt(2 * np.pi)) == pytest.approx(1e-5, rel=1e-3)
-
-
-def test_clipping_shortens_what_is_too_long_and_nothing_else() -> None:
-    vectors = np.array([[3.0, 4.0], [0.3, 0.4]])
-    assert np.allclose(clipped(vectors, 1.0), [[0.6, 0.8], [0.3, 0.4]])
-
-
 def test_an_observation_is_the_mean_of_its_cohort() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.random((12, 3, 5))
@@ -78,12 +62,6 @@ def test_an_observation_is_the_mean_of_its_cohort() -> None:
         assert np.allclose(value, np.mean(cohorts, axis=0))
         assert all(cohort[row, 0] == seen.client[row] for cohort in seen.cohorts)
         assert all(seen.client[row] not in cohort[row, 1:] for cohort in seen.cohorts)
-
-
-def test_noise_on_a_sum_is_divided_among_its_cohort() -> None:
-    view = View(name="view", cohort=10, observations=(0,), noise=5.0)
-    seen = observe(np.zeros((20, 1, 400)), view, trials=5, rng=np.random.default_rng(0))
-    assert seen.seen.std() == pytest.approx(0.5, rel=0.02)
 
 
 def test_similarity_is_one_for_the_same_image_and_less_for_others() -> None:
