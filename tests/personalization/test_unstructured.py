@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -44,17 +46,18 @@ def test_magnitude_takes_the_smallest_weights_of_each_module(name, share):
     assert len(shared) == len(list(case.model.parameters())) - len(own)
 
 
+def keep(seen, path, _module, args):
+    seen[path] = args[0].clone()
+
+
 def wanda_directly(case, layers, share):
     """Equation 1 of 2306.11695 in loops: each block with its inputs behind the pruned ones before it."""
     model = magnitude(case.model, layers, 0.0)
     mask = case.inputs.get("attention_mask")
     for block in dict.fromkeys(layer.block for layer in layers):
-        seen = {}
+        seen: dict[str, torch.Tensor] = {}
         paths = paths_of([layer for layer in layers if layer.block == block])
-        hooks = [
-            model.get_submodule(p).register_forward_pre_hook(lambda _, args, p=p: seen.__setitem__(p, args[0].clone()))
-            for p in paths
-        ]
+        hooks = [model.get_submodule(p).register_forward_pre_hook(partial(keep, seen, p)) for p in paths]
         with torch.no_grad():
             outputs_of(model, case.inputs)
         for hook in hooks:
