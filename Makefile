@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What `make bench` runs: modules of benchmarks/ that can be run, and have no target of their own.
-BENCHMARKS := $(filter-out edge faults fuzz,$(sort \
+BENCHMARKS := $(filter-out edge faults fuzz text,$(sort \
 	$(patsubst benchmarks/%/__main__.py,%,$(wildcard benchmarks/*/__main__.py)) \
 	$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py))))
 

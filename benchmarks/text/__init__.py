@@ -1,0 +1,1 @@
+"""What each part of personalization buys on a language model."""

@@ -1,0 +1,71 @@
+"""The tables of `benchmarks.text`, in Markdown, and what they have to show."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.intervals import mean_interval
+from benchmarks.text.cells import COLUMNS, COMPENSATED, OTHERS_TEXT
+from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
+from personalization.allocation_profiles import PROFILES
+
+Record = dict[str, Any]
+Array = NDArray[np.float64]
+
+
+def rises(sensed: Sequence[Record], cells: Sequence[Record], row: str, column: str, budget: float) -> Array:
+    """Return how many nats more than with the dense model a token of each client costs, in the order of the clients."""
+    dense = {record["client"]: record["dense"] for record in sensed}
+    chosen = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, column, budget)]
+    return np.array([c["nats"] - dense[c["client"]] for c in sorted(chosen, key=lambda c: int(c["client"]))])
+
+
+def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
+    """Return a table for each budget: perplexity relative to the dense model's, evaluations and seconds."""
+    dense = np.exp([record["dense"] for record in sensed])
+    lines = [f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.", ""]
+    for budget in BUDGETS:
+        lines += [f"Budget {budget} of the blocks' weights: perplexity relative to dense, 95 % interval.", ""]
+        columns = (*COLUMNS, OTHERS_TEXT)
+        lines += [
+            "| row | " + " | ".join(columns) + " | evaluations | seconds |",
+            "|---|" + "---|" * (len(columns) + 2),
+        ]
+        for row in ROWS:
+            entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in columns]
+            own = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, COMPENSATED, budget)]
+            spent, seconds = (np.mean([c[key] for c in own]) for key in ("evaluations", "seconds"))
+            lines.append(f"| {row} | " + " | ".join(entries) + f" | {spent:.0f} | {seconds:.0f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
+    """Return what the tables have to show: paired differences over clients, in percent of perplexity."""
+    lines = ["Perplexity, paired over speakers; below 0 the first is better:", ""]
+
+    def compare(text: str, one: Array, other: Array, *, wanted: bool) -> None:
+        mean, half = mean_interval(list(100.0 * (one - other)))
+        verdict = ("reached" if mean <= 0.0 else "NOT reached") if wanted else "no aim"
+        lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}")
+
+    for budget in BUDGETS:
+        for column in COLUMNS:
+            best = rises(sensed, cells, FLEET_AND_OWN, column, budget)
+            for rival in (OWN, *PROFILES):
+                other = rises(sensed, cells, rival, column, budget)
+                compare(f"{budget} {column}: {FLEET_AND_OWN} against {rival}", best, other, wanted=True)
+        own, others = (rises(sensed, cells, FLEET_AND_OWN, column, budget) for column in (COMPENSATED, OTHERS_TEXT))
+        compare(f"{budget}: cut on one's own text against the same on another's", own, others, wanted=False)
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(rise: Array) -> str:
+    mean, half = mean_interval(list(rise))
+    return f"{np.exp(mean):.3f} ({np.exp(mean - half):.3f} to {np.exp(mean + half):.3f})"
+
+
+def _spread(values: Array) -> str:
+    return f"{values.min():.1f} to {values.max():.1f}, geometric mean {np.exp(np.log(values).mean()):.1f}"

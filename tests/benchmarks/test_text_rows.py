@@ -1,0 +1,85 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_text import write_language_model, write_speakers
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
+
+from benchmarks.text.cells import COLUMNS, OTHERS_TEXT, Fleet, evaluate, sense
+from benchmarks.text.clients import load_client, load_world, nats_per_token
+from benchmarks.text.rows import (
+    BLOCK_INFLUENCE,
+    BUDGETS,
+    FLEET,
+    FLEET_AND_OWN,
+    FLEET_ROUNDS,
+    PROBES,
+    ROWS,
+    block_influence,
+    fleet_prior,
+    without_blocks,
+)
+from benchmarks.text.tables import checks, summary_tables
+from personalization.layers import Layer, LayerKind
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    threads = torch.get_num_threads()
+    model = write_language_model(tmp_path / "model")
+    yield Fleet(str(model), str(write_speakers(tmp_path / "speakers")), 3, window_tokens=16)
+    load_world.cache_clear()
+    torch.set_num_threads(threads)
+
+
+def one_layer_blocks(blocks):
+    kinds = [LayerKind.ATTENTION, LayerKind.MLP] * blocks
+    return [Layer(i, i // 2, kind, "", "", (), "", 4, 1, 10) for i, kind in enumerate(kinds)]
+
+
+def test_the_blocks_of_least_influence_go_and_no_more_than_needed():
+    layers = one_layer_blocks(4)
+    influence = np.array([0.9, 0.1, 0.5, 0.2])
+    assert without_blocks(influence, layers, 0.75).tolist() == [4, 4, 0, 0, 4, 4, 4, 4]
+    assert without_blocks(influence, layers, 0.74).tolist() == [4, 4, 0, 0, 4, 4, 0, 0]
+    assert without_blocks(influence, layers, 1.0).tolist() == [4] * 8
+
+
+def test_a_fleet_knows_more_than_any_of_its_clients_and_nothing_that_none_of_them_measured():
+    others = [np.full(30, value) for value in (0.1, 0.1, 0.1)]
+    prior = fleet_prior(others, 15, 2, seed=0)
+    known = prior.precision > 0.0
+    assert known.sum() > FLEET_ROUNDS * PROBES
+    np.testing.assert_allclose(prior.sensitivity, np.where(known, 0.1, 0.0), rtol=1e-6)
+
+
+def test_influence_is_one_minus_the_cosine_of_what_a_block_reads_and_returns(fleet):
+    client = load_client(fleet.load(), 0)
+    model, tokens = client.world.model, client.trace.inputs["input_ids"]
+    with torch.inference_mode():
+        hidden = model.model(tokens, output_hidden_states=True).hidden_states
+    first = 1.0 - torch.nn.functional.cosine_similarity(hidden[0], hidden[1], dim=-1).mean()
+    assert block_influence(client.trace)[0] == pytest.approx(float(first), abs=1e-5)
+
+
+def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
+    sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
+    cells = [record for number in sensed for row in ROWS for record in evaluate(fleet, sensed, (number, row))]
+    assert len(cells) == fleet.clients * len(ROWS) * len(BUDGETS) * (len(COLUMNS) + 1)
+    assert all(np.isfinite(cell["nats"]) for cell in cells)
+    spent = {row: {cell["evaluations"] for cell in cells if cell["row"] == row} for row in ROWS}
+    assert spent[FLEET] == spent[BLOCK_INFLUENCE] == {0}
+    assert spent[FLEET_AND_OWN] == {PROBES}
+    text = summary_tables(list(sensed.values()), cells) + checks(list(sensed.values()), cells)
+    assert all(f"| {row} |" in text for row in ROWS)
+    assert f"closed form | {OTHERS_TEXT}" in text
+
+
+def test_what_keeps_everything_is_the_dense_model(fleet):
+    client = load_client(fleet.load(), 1)
+    whole = np.array([layer.units for layer in client.world.layers])
+    dense = nats_per_token(client.world.model, client.speaker)
+    assert nats_per_token(client.cut(whole, fold=True), client.speaker) == pytest.approx(dense, abs=1e-6)
