@@ -7,9 +7,8 @@ mixture, the dense one too. Cells are kept as they come in `--out`, and an inter
 """
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
+from benchmarks.kept_results import kept, map_and_keep
 from benchmarks.personalization.client import Client, load_client
 from benchmarks.personalization.rows import (
     BUDGETS,
@@ -160,23 +160,6 @@ def _sensed(record: Record) -> Sensed:
     return Sensed(np.array(record["single"]), ProbeSamples(np.array(record["design"]), np.array(record["many"])))
 
 
-def _done(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _map(
-    pool: ProcessPoolExecutor, work: Callable[..., Any], tasks: Iterable[Any], path: Path, console: Console
-) -> Iterator[Any]:
-    todo = list(tasks)
-    with path.open("a") as file:
-        for number, result in enumerate(pool.map(work, todo), 1):
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-            if number % 10 == 0 or number == len(todo):
-                console.print(f"{path.stem}: {number} of {len(todo)}")
-            yield result
-
-
 def run(
     clients: int, evaluated: int, seeds: int, out: Path, jobs: int, console: Console
 ) -> tuple[list[Record], list[Record]]:
@@ -186,15 +169,17 @@ def run(
     tasks = [(seed, number) for number in range(clients) for seed in range(seeds)]
     with ProcessPoolExecutor(jobs) as pool:
         first, second = out / "sensed.jsonl", out / "cells.jsonl"
-        sensed = _done(first)
+        sensed = kept(first)
         known = {(record["seed"], record["client"]) for record in sensed}
-        sensed += _map(pool, partial(sense, clients=clients), (t for t in tasks if t not in known), first, console)
+        sensed += map_and_keep(
+            pool, partial(sense, clients=clients), (t for t in tasks if t not in known), first, console, told_every=10
+        )
         table = {(record["seed"], record["client"]): record for record in sensed}
-        cells = _done(second)
+        cells = kept(second)
         done = {(records[0]["seed"], records[0]["client"], records[0]["row"]) for records in cells}
         wanted = [(*task, row) for task in tasks if task[1] < evaluated for row in (*ROWS, SAME_EVALUATIONS)]
         work = partial(evaluate, clients=clients, sensed=table)
-        cells += _map(pool, work, (t for t in wanted if t not in done), second, console)
+        cells += map_and_keep(pool, work, (t for t in wanted if t not in done), second, console, told_every=10)
     shown = [record for records in cells for record in records if record["client"] < evaluated]
     return [record for record in sensed if record["client"] < evaluated], shown
 

@@ -13,6 +13,7 @@ from client.data import InputFacts
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
 from personalization.cutting import cut_model
+from personalization.errors import UserError
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
@@ -78,6 +79,8 @@ def load_world(model: str, data: str, clients: int, window_tokens: int) -> World
     backbone = load_backbone(model_folder(model))
     facts = InputFacts(backbone.preprocessing, backbone.labels)
     speakers = make_speaker_data({"data": data, "window-tokens": window_tokens}, clients, facts).speakers
+    if len(speakers) < clients:
+        raise UserError(f"{data}: {len(speakers)} speakers; expected {clients} or more, or ask for fewer clients")
     assert isinstance(backbone.preprocessing, TextPreprocessing)
     return World(backbone.model, backbone.preprocessing, find_layers(backbone.model), speakers)
 

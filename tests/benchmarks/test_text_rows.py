@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from benchmarks.text.rows import (
     without_blocks,
 )
 from benchmarks.text.tables import checks, summary_tables
+from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind
 
 
@@ -83,3 +85,8 @@ def test_what_keeps_everything_is_the_dense_model(fleet):
     whole = np.array([layer.units for layer in client.world.layers])
     dense = nats_per_token(client.world.model, client.speaker)
     assert nats_per_token(client.cut(whole, fold=True), client.speaker) == pytest.approx(dense, abs=1e-6)
+
+
+def test_fewer_speakers_than_clients_are_refused(fleet):
+    with pytest.raises(UserError, match="3 speakers; expected 4"):
+        replace(fleet, clients=4).load()
