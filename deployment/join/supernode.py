@@ -1,7 +1,8 @@
 """The process that `fedsieve join` starts: Flower's SuperNode, which ends with its parent and never lives on half dead.
 
 Flower's own command stays alive without a connection when its loop breaks off, or when the thread of its heartbeats
-dies. Here either ends the process, and `fedsieve join` starts the next one.
+dies. Here either ends the process, and `fedsieve join` starts the next one. And it falls behind for good where a run
+ends at a bad time: see `turns`.
 """
 
 import logging
@@ -14,6 +15,7 @@ import traceback
 
 from deployment.join.flower_log import MARK
 from deployment.join.recording import record_process
+from deployment.join.turns import answer_in_turn
 
 BROKEN_OFF = 70
 _PATIENCE_SECONDS = 8.0
@@ -24,8 +26,10 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_thread
     record_process(os.environ)
+    from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
 
+    answer_in_turn(start_client_internal)
     logging.getLogger("flwr").handlers = [_Marked(logging.INFO)]
     sys.argv[0] = "flower-supernode"
     flower_supernode()
