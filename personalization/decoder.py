@@ -13,15 +13,25 @@ from personalization.layers import linear_bias, linear_weight
 FAMILIES = ("llama", "qwen2", "gpt2")
 # Of transformers: rotary angles of these kinds are a position times a frequency, whatever the length of the text.
 _FIXED_ROTARY = ("default", "linear", "llama3")
-_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh", "relu": "relu"}
+_ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "relu": "relu",
+}
 
 
 @dataclass(frozen=True)
 class Product:
-    """A linear map: weight [outputs, inputs], either of which may be 0, and bias [outputs] or None."""
+    """A linear map: weight [outputs, inputs], either of which may be 0, and bias [outputs] or None.
+
+    module: the linear module that it was read from; three may come from one.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    module: nn.Module
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,14 @@ class Block:
 class Decoder:
     """A causal language model. embedding [tokens, width] and head [tokens, width] are one tensor where they are tied.
 
+    embedding_factors: [width] by which what is taken from the embedding is multiplied, or None.
     positions: [context, width] where they are learned, else None. frequencies: [head_width / 2] of rotary angles, with
     the factor `rotary_scale` on their cosines and sines, else None.
     """
 
     family: str
     embedding: Tensor
+    embedding_factors: Tensor | None
     positions: Tensor | None
     frequencies: Tensor | None
     rotary_scale: float
@@ -112,12 +124,13 @@ def read_decoder(model: nn.Module) -> Decoder:
     return Decoder(
         family=family,
         embedding=embedding,
+        embedding_factors=None,
         positions=base.wpe.weight.detach() if family == "gpt2" else None,
         frequencies=None if rotary is None else rotary[0],
         rotary_scale=1.0 if rotary is None else rotary[1],
         blocks=tuple(_gpt2_blocks(base) if family == "gpt2" else _llama_blocks(base)),
         norm=_norm(base.ln_f if family == "gpt2" else base.norm),
-        head=Product(embedding, _detached(head.bias)) if tied else _product(head),
+        head=Product(embedding, _detached(head.bias), head) if tied else _product(head),
         context=int(config.max_position_embeddings),
     )
 
@@ -172,7 +185,7 @@ def _attention(core: Any, query: Product, key: Product, value: Product) -> Atten
 def _thirds(fused: Product) -> tuple[Product, Product, Product]:
     weights = fused.weight.chunk(3)
     biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
-    query, key, value = map(Product, weights, biases)
+    query, key, value = (Product(weight, bias, fused.module) for weight, bias in zip(weights, biases, strict=True))
     return query, key, value
 
 
@@ -197,7 +210,7 @@ def _norm(module: Any) -> Norm:
 
 
 def _product(module: nn.Module) -> Product:
-    return Product(linear_weight(module).detach(), _detached(linear_bias(module)))
+    return Product(linear_weight(module).detach(), _detached(linear_bias(module)), module)
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -42,6 +42,8 @@ class _Writer:
         decoder, nodes = self.decoder, self.nodes
         table = self.products.matrix(nodes, decoder.embedding)
         hidden = nodes.add("Transpose", self.products.columns(nodes, table, TOKENS), perm=[1, 2, 0])
+        if decoder.embedding_factors is not None:
+            hidden = nodes.add("Mul", hidden, self.array(decoder.embedding_factors))
         new = nodes.add("Squeeze", nodes.add("Shape", TOKENS, start=1))
         places = nodes.add("Add", nodes.add("Range", nodes.constant(0), new, nodes.constant(1)), START)
         if decoder.positions is not None:
@@ -71,7 +73,7 @@ class _Writer:
     def written(self, hidden: str, read: str | None, product: Product) -> str:
         """Add to the residual stream what a layer writes; of a layer that was cut whole only a bias is left."""
         if read is not None:
-            return self.nodes.add("Add", hidden, self.product(read, product, uneven=True))
+            return self.nodes.add("Add", hidden, self.product(read, product))
         return hidden if product.bias is None else self.nodes.add("Add", hidden, self.array(product.bias))
 
     def attention(self, read: str, layer: Attention) -> str:
@@ -118,9 +120,9 @@ class _Writer:
             return self.nodes.add("Relu", value)
         return self.nodes.add("Gelu", value, approximate="tanh" if kind == "gelu-tanh" else "none")
 
-    def product(self, read: str, product: Product, matrix: Matrix | None = None, *, uneven: bool = False) -> str:
+    def product(self, read: str, product: Product, matrix: Matrix | None = None) -> str:
         matrix = matrix or self.products.matrix(self.nodes, product.weight)
-        result = self.products.multiply(self.nodes, read, matrix, uneven=uneven)
+        result = self.products.multiply(self.nodes, read, matrix)
         return result if product.bias is None else self.nodes.add("Add", result, self.array(product.bias))
 
     def array(self, tensor: torch.Tensor) -> str:

@@ -29,8 +29,8 @@ class Products(Protocol):
     def matrix(self, nodes: Nodes, weight: Tensor) -> Matrix:
         """Add `weight` [outputs, inputs] to the graph, as [inputs, outputs]."""
 
-    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix, *, uneven: bool) -> str:
-        """Return `rows` [..., inputs] times the matrix. uneven: rows may be of very different sizes."""
+    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix) -> str:
+        """Return `rows` [..., inputs] times the matrix."""
 
     def columns(self, nodes: Nodes, matrix: Matrix, numbers: str) -> str:
         """Return the columns `numbers` [...] of the matrix, [inputs, ...]."""
@@ -43,7 +43,7 @@ class FloatProducts:
         """Add a weight; see Products."""
         return Matrix(nodes.constant(weight.t().float().numpy()))
 
-    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix, *, uneven: bool) -> str:
+    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix) -> str:
         """Multiply; see Products."""
         return nodes.add("MatMul", rows, matrix.numbers)
 
@@ -55,9 +55,9 @@ class FloatProducts:
 class Int8Products:
     """Int8 weights with a scale for each output; what they multiply is scaled by its own range as the model runs.
 
-    The range is that of all rows together. What an MLP's channels are at a text's first token can be a thousand times
-    what they are later (Sun et al. 2024, 2402.17762): rows that are `uneven` are brought to the same size before, and
-    their products back to their own after.
+    What a model holds for a text's first token can be a thousand times what it holds for others (Sun et al. 2024,
+    2402.17762), and one operator scales all rows alike: they are brought to the same size before, and their products
+    back to their own after. So what a token is rounded to hardly depends on the tokens that it is read with.
     """
 
     def __init__(self) -> None:
@@ -70,19 +70,20 @@ class Int8Products:
         numbers = (weight.float() / scales[:, None]).round().to(torch.int8)
         return Matrix(nodes.constant(numbers.t().numpy()), nodes.constant(scales.numpy()))
 
-    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix, *, uneven: bool) -> str:
+    def multiply(self, nodes: Nodes, rows: str, matrix: Matrix) -> str:
         """Multiply; see Products."""
-        size = None
-        if uneven:
+        size, numbers, scale, zero = self._quantize(nodes, rows)
+        whole = nodes.add("Cast", nodes.add("MatMulInteger", numbers, matrix.numbers, zero), to=TensorProto.FLOAT)
+        return nodes.add("Mul", nodes.add("Mul", whole, nodes.add("Mul", scale, matrix.scales)), size)
+
+    def _quantize(self, nodes: Nodes, rows: str) -> tuple[str, ...]:
+        """Return the size of each row, and rows of one size as int8 numbers, their scale and their zero point."""
+        if rows not in self._quantized:
             largest = nodes.add("ReduceMax", nodes.add("Abs", rows), nodes.constant([-1]))
             size = nodes.add("Max", largest, nodes.constant(_LEAST))
-            rows = nodes.add("Div", rows, size)
-        if rows not in self._quantized:
-            self._quantized[rows] = nodes.add_several("DynamicQuantizeLinear", rows, outputs=[None] * 3)
-        numbers, scale, zero = self._quantized[rows]
-        whole = nodes.add("Cast", nodes.add("MatMulInteger", numbers, matrix.numbers, zero), to=TensorProto.FLOAT)
-        product = nodes.add("Mul", whole, nodes.add("Mul", scale, matrix.scales))
-        return product if size is None else nodes.add("Mul", product, size)
+            even = nodes.add("Div", rows, size)
+            self._quantized[rows] = (size, *nodes.add_several("DynamicQuantizeLinear", even, outputs=[None] * 3))
+        return self._quantized[rows]
 
     def columns(self, nodes: Nodes, matrix: Matrix, numbers: str) -> str:
         """Gather columns; see Products."""

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from personalization.backbone import Backbone, load_backbone
+from personalization.continuation import Generation
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.generation import Generation, TextPrediction
+from personalization.generation import TextPrediction
 from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_export import save_tiny_personal, write_images
 
-from personalization.export import export_personal_model
+from personalization.export import export_folder
 from simulations.device import predict_files
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("device")
     save_tiny_personal(base / "personal")
     write_images(base / "images", 8)
-    export_personal_model(base / "personal", base / "images", base / "out", precision="int8-static")
+    export_folder(base / "personal", base / "images", base / "out", precision="int8-static")
     return base
 
 
