@@ -21,7 +21,9 @@ _KEYS = (
     "recovery",
     "layers-per-probe",
     "ridge",
-    "distill-steps",
+    "training-steps",
+    "adapters",
+    "training-precision",
     "adapt-head",
 )
 

@@ -30,6 +30,8 @@ from personalization.sensing import (
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
+from personalization.training import TrainingData, TrainingSettings
+from personalization.tuning import tune
 
 FEWEST_SAMPLES = 8
 # Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
@@ -71,14 +73,16 @@ def personalize(
     prior: Prior | None = None,
     dropped_units: Sequence[Units] | None = None,
     past: ProbeSamples | None = None,
+    training: TrainingData | None = None,
     settings: PersonalizationSettings,
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
 
-    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal only,
-    one for each prediction: [samples], or for a language model the next tokens, [samples, positions]. prior: of the
-    fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of earlier rounds, measured on the
-    same data. Raises UserError where the samples are too few, labels do not fit or the budget can't be met.
+    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and by
+    the recovery `tune`, one for each prediction: [samples], or for a language model the next tokens, [samples,
+    positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
+    earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains.
+    Raises UserError where the samples are too few, labels do not fit or the budget can't be met.
     """
     count = _check(inputs, labels, settings)
     layers = find_layers(model)
@@ -108,7 +112,7 @@ def personalize(
     final = final_pass(masked, pruned)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
-        model=_cut(trace, kept, final, settings),
+        model=trained(_cut(trace, kept, final), trace, settings, labels=labels, training=training),
         layers=layers,
         kept=kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
@@ -238,14 +242,39 @@ def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
     return 0 if prior is not None and bool(prior.precision.all()) else STEP_PROBES
 
 
-def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:
+def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass) -> nn.Module:
     writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in final.writers.items()}
     model = cut_model(trace.model, trace.layers, kept, writers)
     path = classifier_path(model, trace.layers, trace.classes)
     if path is not None and bool(trace.shift.any()):
         shift_classifier(model, path, trace.shift)
-    return (
-        distill(model, trace, steps=settings.distill_steps, seed=settings.seed)
-        if settings.recovery == "distill"
-        else model
+    return model
+
+
+def trained(
+    model: nn.Module,
+    trace: DenseTrace,
+    settings: PersonalizationSettings,
+    *,
+    labels: Tensor | None = None,
+    training: TrainingData | None = None,
+) -> nn.Module:
+    """Return what the training that `settings` ask for makes of a cut model: a copy, or `model` itself if none.
+
+    training: what to train on; None takes the samples of the trace, of which `labels` are known.
+    """
+    if settings.recovery == "distill":
+        return distill(model, trace, settings=_training_settings(settings), data=training)
+    if settings.recovery == "tune":
+        data = training or TrainingData(trace.inputs, labels)
+        return tune(model, trace.layers, data, settings=_training_settings(settings))
+    return model
+
+
+def _training_settings(settings: PersonalizationSettings) -> TrainingSettings:
+    return TrainingSettings(
+        steps=settings.training_steps,
+        adapters=settings.adapters,
+        precision=settings.training_precision,
+        seed=settings.seed,
     )

@@ -40,7 +40,7 @@ class VocabularyCut:
 def choose_tokens(preprocessing: TextPreprocessing, private: Tokens, *, common: int) -> VocabularyCut:
     """Return the cut that keeps the tokens in `private` text and the `common` first that the tokenizer learned.
 
-    Raises UserError for a tokenizer that is no byte-pair encoding of bytes.
+    Raises UserError for a tokenizer that is no byte-pair encoding.
     """
     if common < 0:
         raise UserError(f"{common} common tokens: expected 0 or more")
@@ -110,12 +110,9 @@ def _with_parts(wanted: Iterable[str], parts: dict[str, list[str]]) -> set[str]:
 
 
 def _check(model: dict[str, Any]) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    by_bytes = set(ByteLevel.alphabet()) <= model["vocab"].keys() if model.get("type") == "BPE" else False
-    fallback = model.get("byte_fallback") and all(f"<0x{byte:02X}>" in model["vocab"] for byte in range(256))
-    if not (by_bytes or fallback):
+    """Raise UserError unless tokens are merged from pieces that stay: then whatever could be encoded still can be."""
+    if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
         raise UserError(
-            f"a {model.get('type')} tokenizer that does not fall back to bytes: its vocabulary can't be cut, or "
-            "some text could no longer be encoded; leave out --common-tokens"
+            f"a {model.get('type')} tokenizer, which does not merge its tokens from single characters or bytes: its "
+            "vocabulary can't be cut, or some text could no longer be encoded; leave out --common-tokens"
         )

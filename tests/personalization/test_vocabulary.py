@@ -1,9 +1,11 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from personalization.errors import UserError
 from personalization.layers import find_layers
@@ -70,9 +72,27 @@ def test_a_cut_model_gives_the_same_logits_for_the_tokens_that_are_left(family, 
     assert weights[0] == weights[1] == weights[2]
 
 
-def test_a_tokenizer_without_bytes_is_refused():
+@few
+@given(text=st.text(max_size=60))
+def test_what_a_tokenizer_that_lacks_bytes_can_encode_it_still_can(text):
+    full = TextPreprocessing(tokenizer_without_rare_bytes(), None, 64)
+    cut = choose_tokens(full, np.zeros(0, dtype=np.int64), common=0)
+    assert len(cut.kept) < full.vocabulary < 256
+    assert cut.preprocessing.decode(cut.preprocessing.encode(text)) == full.decode(full.encode(text))
+
+
+@cache
+def tokenizer_without_rare_bytes():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(WORDS * 3, trainers.BpeTrainer(vocab_size=100, show_progress=False))
+    return tokenizer.to_str()
+
+
+def test_a_tokenizer_that_merges_nothing_is_refused():
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-    with pytest.raises(UserError, match="a WordLevel tokenizer that does not fall back to bytes"):
+    with pytest.raises(UserError, match="a WordLevel tokenizer, which does not merge its tokens"):
         choose_tokens(TextPreprocessing(words.to_str(), None, 64), np.array([0]), common=5)
     with pytest.raises(UserError, match="expected 0 or more"):
         choose_tokens(preprocessing(), np.array([0]), common=-1)
