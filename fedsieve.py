@@ -99,7 +99,7 @@ def export(
     model_folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder of a personal model, or of a dense one with its config.json; or the state of a node that joined."
+            help="Folder of a personal model, or of a dense one (config.json); or the state of a node that joined."
         ),
     ],
     data: Annotated[

@@ -36,7 +36,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Norm:
-    """weight [width]. bias [width]: of a layer norm; None means that the mean stays (RMSNorm, Zhang and Sennrich 2019)."""
+    """weight [width]. bias [width]: of a layer norm; None: the mean stays (RMSNorm, 1910.07467)."""
 
     weight: Tensor
     bias: Tensor | None

@@ -1,4 +1,4 @@
-"""An image classifier as a file for a device: ONNX, in every precision, compared with torch on the client's own images."""
+"""An image classifier as a file for a device: ONNX in any precision, compared with torch on the client's own images."""
 
 from pathlib import Path
 

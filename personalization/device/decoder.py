@@ -34,7 +34,7 @@ class DecoderRun:
         }
 
     def read(self, tokens: Tokens, *, last: bool = True) -> NDArray[np.float32]:
-        """Read `tokens` [new] and return the logits of the token after each, [new, vocabulary], or after the last only."""
+        """Read `tokens` [new]; return logits of what follows each, [new, vocabulary], or the last alone, [1, ...]."""
         asked = np.arange(len(tokens) - 1 if last else 0, len(tokens))
         outputs = [LOGITS, *(name for _, everything in self._names for name in everything)]
         given = {TOKENS: tokens[None], START: np.array(self.tokens), ASKED: asked, **self._cache}

@@ -18,8 +18,8 @@ def choose_token(logits: NDArray[np.float32], settings: Generation, random: np.r
 def likely_tokens(logits: NDArray[np.float32], settings: Generation) -> NDArray[np.int64]:
     """Return the tokens that may be drawn, the likeliest first: at most `top_k`, and no more than make `top_p`.
 
-    Of tokens in that order the first few whose probabilities sum to `top_p` or more (Holtzman et al. 2020, section 3.1),
-    at the temperature asked for and among the `top_k`.
+    Of tokens in that order the first few whose probabilities sum to `top_p` or more, at the temperature asked for and
+    among the `top_k` (nucleus sampling, 1904.09751, section 3.1).
     """
     order: NDArray[np.int64] = np.argsort(-logits, kind="stable")[: settings.top_k or None]
     before = np.cumsum(_softmax(logits[order] / settings.temperature))
