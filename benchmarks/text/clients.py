@@ -89,8 +89,8 @@ def load_client(world: World, number: int) -> Client:
     """Return the client of a speaker."""
     settings = PersonalizationSettings(seed=number)
     speaker = world.speakers[number]
-    trace = device_trace(world.model, world.layers, text_samples(speaker.train).inputs, settings)
-    fit = fit_split(len(speaker.train), settings.held_out_share, np.random.default_rng(settings.seed))
+    trace = device_trace(world.model, world.layers, speaker.samples.inputs, settings)
+    fit = fit_split(len(trace.outputs), settings.held_out_share, np.random.default_rng(settings.seed))
     return Client(world, speaker, settings, trace, fit)
 
 
