@@ -44,6 +44,11 @@ def read_settings(
     return PersonalizationSettings(**chosen, budget=budget, probes=probes, seed=seed)
 
 
+def needs_labels(settings: PersonalizationSettings) -> bool:
+    """Say whether a device has to know the labels of its samples for these settings."""
+    return settings.signal == "loss" or settings.recovery == "tune"
+
+
 def derive_seed(seed: int, client: str, version: int) -> int:
     """Return a seed below 2**31 that nothing but its arguments decides."""
     digest = hashlib.sha256(f"{seed}/{client}/{version}".encode()).digest()

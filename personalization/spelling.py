@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,12 @@ class Spelling:
     """pieces: for each token of the whole vocabulary the tokens, by their new numbers, that spell it."""
 
     pieces: tuple[Tokens, ...]
+
+    @cached_property
+    def whole(self) -> Tokens:
+        """Number in the whole vocabulary of each token of the cut one, [tokens]."""
+        kept = [(int(pieces[0]), number) for number, pieces in enumerate(self.pieces) if len(pieces) == 1]
+        return np.array([number for _, number in sorted(kept)], dtype=np.int64)
 
     def spell(self, tokens: Sequence[int] | Tokens) -> Tokens:
         """Return text of whole tokens [tokens] in tokens of the cut vocabulary, [as many or more]."""

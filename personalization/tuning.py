@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from personalization.errors import UserError
 from personalization.layers import Layer
 from personalization.readout import outputs_of, token_head
 from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
@@ -11,13 +10,9 @@ _LEARNING_RATE = 1e-4
 
 
 def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, settings: TrainingSettings) -> nn.Module:
-    """Return a copy of `model` trained to predict the labels of `data`, by cross-entropy. See `training.train`.
-
-    Raises UserError without labels.
-    """
-    if data.labels is None:
-        raise UserError("recovery tune needs labels, which these samples lack; use recovery distill")
+    """Return a copy of `model` trained to predict the labels of `data`, by cross-entropy. See `training.train`."""
     labels = data.labels
+    assert labels is not None
     # Inference tensors can't be saved for the backward pass; a copy of them can.
     inputs = {name: value.clone() for name, value in data.inputs.items()}
 
