@@ -49,13 +49,14 @@ def save_tiny_speaker(
     *,
     family: str = "llama",
     units: tuple[int, ...] = (2, 30, 1, 10),
-    common_tokens: int | None = None,
+    most_tokens: int | None = None,
 ) -> Path:
-    """A personal model in a folder; common_tokens: with a vocabulary that was cut to them and those of a sentence."""
+    """A personal model in a folder; most_tokens: with a vocabulary that was cut to as many."""
     model, layers, kept = cut_to(tiny_language_model(family), units, folded=True)
     text = preprocessing()
-    if common_tokens is not None:
-        cut = choose_tokens(text, text.encode(sentence(np.random.default_rng(5), 30)), common=common_tokens)
+    if most_tokens is not None:
+        private = text.encode(sentence(np.random.default_rng(5), 30))
+        cut = choose_tokens(text, private, np.ones(text.vocabulary) / text.vocabulary, most=most_tokens)
         model, text = cut_vocabulary(model, cut), cut.preprocessing
     save_personal_model(folder, model, layers=layers, kept=kept, preprocessing=text.to_dict())
     return folder
