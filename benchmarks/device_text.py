@@ -1,9 +1,9 @@
 """What an exported personal language model saves on a device: `python -m benchmarks.device_text`.
 
-SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: cut to the same share of every
-layer (a budget each), with a vocabulary of the speaker's own, in int8. Which units stay
-makes no difference to size and speed; what a cut costs in perplexity is measured by `benchmarks.text`. Each export is
-compared with torch on the speaker's last speech. Needs `make llm`; without it nothing is measured.
+SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: the same share of every
+layer is cut (a budget each) and compensated in closed form, with a vocabulary of the speaker's own, in int8. What a cut
+costs in perplexity is measured by `benchmarks.text`; here each export is compared with its own model in torch, on the
+speaker's last speech. Needs `make llm`; without it nothing is measured.
 
 One thread. All models run in turns in one process, so that what else the machine does slows all of them alike: read
 ratios. Nothing is kept but the figures, in `device_text.json` and `device_text.md`.
@@ -33,7 +33,10 @@ from personalization.device.runtime import open_session
 from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
 from personalization.layers import find_layers
-from personalization.own_vocabulary import own_vocabulary
+from personalization.masked import MaskedModel
+from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
+from personalization.pipeline import compensation, device_trace
+from personalization.settings import PersonalizationSettings
 from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
@@ -42,8 +45,6 @@ from simulations.sotu import default_folder
 
 SIZE_TARGET, SPEED_TARGET = 6.0, 2.5
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
-# Largest level of a layer; attention may lose two of three groups, so that every layer can be cut to a small budget.
-_LIMIT = 0.7
 
 Record = dict[str, Any]
 
@@ -78,19 +79,29 @@ def candidates(
     )
     yield from (dense(precision=precision) for precision in PRECISIONS)
     own = own_vocabulary(backbone.model, whole, samples, most=vocabulary)
-    layers = find_layers(own.model)
-    costs, limits = weight_costs(layers), np.full(len(layers), _LIMIT)
-    curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
+    assert isinstance(own.preprocessing, TextPreprocessing)
     for budget in budgets:
-        counts = allocate(layers, curves, costs, budget, limits=limits)
         yield Candidate(
             name=f"personal, budget {budget:g}",
-            model=cut_model(own.model, layers, [np.arange(count) for count in counts]),
+            model=_cut(own, budget),
             precision="int8-dynamic",
             tokenizer=own.preprocessing.tokenizer.encode(),
             private=own.samples.inputs["input_ids"],
             later=_later(files, own.preprocessing),
         )
+
+
+def _cut(own: OwnVocabulary, budget: float) -> nn.Module:
+    """Return the model with the same share of every layer, the units chosen and compensated on the private windows."""
+    layers, settings = find_layers(own.model), PersonalizationSettings()
+    costs, limits = weight_costs(layers), np.full(len(layers), settings.generic_limit)
+    curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
+    counts = allocate(layers, curves, costs, budget, limits=limits)
+    trace = device_trace(own.model, layers, own.samples.inputs, settings)
+    masked = MaskedModel(trace, compensation(settings, torch.ones(trace.samples, dtype=torch.bool)))
+    result = masked.run(dict(enumerate(map(int, counts))))
+    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in result.writers.items()}
+    return cut_model(own.model, layers, [result.kept[layer.index] for layer in layers], writers)
 
 
 def _later(files: Sequence[Path], preprocessing: TextPreprocessing) -> Tensor:
@@ -184,7 +195,9 @@ def main() -> int:
     """Measure, print the table and write it; return the exit code: 1 if no personal model meets every target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speaker", default="grover_cleveland", help="folder of speeches (default: grover_cleveland)")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.5], help="shares of the blocks' weights")
+    parser.add_argument(
+        "--budgets", type=float, nargs="+", default=[0.8, 0.7, 0.5], help="shares of the blocks' weights"
+    )
     parser.add_argument("--vocabulary", type=int, default=8000, help="most tokens of a personal model (default: 8000)")
     parser.add_argument("--runs", type=int, default=5, help="timed turns (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("runs/device-text"), help="folder for the figures")
