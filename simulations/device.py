@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from personalization.backbone import Backbone, load_backbone
+from personalization.continuation import Generation
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.generation import Generation, TextPrediction
+from personalization.generation import TextPrediction
 from personalization.layers import find_layers
 from personalization.own_vocabulary import own_vocabulary
 from personalization.pipeline import Personalization, personalize

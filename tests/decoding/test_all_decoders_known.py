@@ -39,7 +39,7 @@ EXCEPTIONS: dict[str, set[str]] = {
         "simulations/recording.py::down",
     },
     "the answers of processes that it has started": {
-        "personalization/device/footprint.py::measure_device_footprint",
+        "personalization/device/footprint.py::_measured",
         "simulations/comparison/engine_processes.py::_serve",
         "simulations/comparison/engine_processes.py::answer",
         "simulations/comparison/engine_ray.py::run_under_ray",
