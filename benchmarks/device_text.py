@@ -1,7 +1,7 @@
 """What an exported personal language model saves on a device: `python -m benchmarks.device_text`.
 
 SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: cut to the same share of every
-layer (a budget each), with a vocabulary of the speaker's own and the most common tokens, in int8. Which units stay
+layer (a budget each), with a vocabulary of the speaker's own, in int8. Which units stay
 makes no difference to size and speed; what a cut costs in perplexity is measured by `benchmarks.text`. Each export is
 compared with torch on the speaker's last speech. Needs `make llm`; without it nothing is measured.
 
@@ -32,9 +32,10 @@ from personalization.device.runtime import open_session
 from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
 from personalization.layers import find_layers
+from personalization.own_vocabulary import own_vocabulary
+from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph
-from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, text_files, windows
-from personalization.vocabulary import choose_tokens, cut_vocabulary
+from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
 from simulations.smollm2 import smollm2_folder
 from simulations.sotu import default_folder
 
@@ -57,22 +58,23 @@ class Candidate:
     later: Tensor
 
 
-def candidates(backbone: Backbone, files: Sequence[Path], budgets: Sequence[float], common: int) -> Iterator[Candidate]:
+def candidates(backbone: Backbone, files: Sequence[Path], budgets: Sequence[float], most: int) -> Iterator[Candidate]:
     """Yield dense and personal models; files: the speaker's, of which the last is the later text."""
     preprocessing = backbone.preprocessing
     assert isinstance(preprocessing, TextPreprocessing)
-    tokens = read_tokens(files[:-1], preprocessing)
+    samples = text_samples(windows(read_tokens(files[:-1], preprocessing), WINDOW_TOKENS), most=WINDOWS)
     text = _Text(preprocessing, files)
     for precision in ("fp32", "int8-dynamic"):
         yield text.candidate("dense", backbone.model, precision)
     layers = find_layers(backbone.model)
     costs, limits = weight_costs(layers), np.full(len(layers), _LIMIT)
     curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
-    cut = choose_tokens(preprocessing, tokens, common=common)
+    own = own_vocabulary(backbone.model, preprocessing, samples, most=most)
+    assert isinstance(own.preprocessing, TextPreprocessing)
     for budget in budgets:
         counts = allocate(layers, curves, costs, budget, limits=limits)
-        model = cut_vocabulary(cut_model(backbone.model, layers, [np.arange(count) for count in counts]), cut)
-        yield _Text(cut.preprocessing, files).candidate(f"personal, budget {budget:g}", model, "int8-dynamic")
+        model = cut_model(own.model, layers, [np.arange(count) for count in counts])
+        yield _Text(own.preprocessing, files).candidate(f"personal, budget {budget:g}", model, "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class _Text:
 
     def candidate(self, name: str, model: nn.Module, precision: Precision) -> Candidate:
         private, later = (
-            torch.from_numpy(windows(read_tokens(files, self.preprocessing), WINDOW_TOKENS, most=WINDOWS)[:, :-1])
+            torch.from_numpy(spread(windows(read_tokens(files, self.preprocessing), WINDOW_TOKENS), WINDOWS)[:, :-1])
             for files in (self.files[:-1], self.files[-1:])
         )
         tokenizer = self.preprocessing.tokenizer.encode()
@@ -177,7 +179,7 @@ def main() -> int:
     parser.add_argument("--speaker", default="grover_cleveland", help="folder of speeches (default: grover_cleveland)")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.5], help="shares of the blocks' weights")
     parser.add_argument(
-        "--common-tokens", type=int, default=4000, help="common tokens kept beside the speaker's own (default: 4000)"
+        "--vocabulary", type=int, default=16_000, help="tokens that a personal model keeps (default: 16000)"
     )
     parser.add_argument("--runs", type=int, default=5, help="timed turns (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("runs/device-text"), help="folder for the figures")
@@ -189,7 +191,7 @@ def main() -> int:
         console.print(f"not measured: {error}", markup=False, highlight=False, soft_wrap=True)
         return 0
     torch.set_num_threads(1)
-    models = candidates(load_backbone(str(folder)), files, arguments.budgets, arguments.common_tokens)
+    models = candidates(load_backbone(str(folder)), files, arguments.budgets, arguments.vocabulary)
     records = measure(models, runs=arguments.runs, console=console)
     text = table(records)
     arguments.out.mkdir(parents=True, exist_ok=True)
