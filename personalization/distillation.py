@@ -8,7 +8,6 @@ from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
 
 _TEMPERATURE = 2.0
-_LEARNING_RATE = 3e-4
 
 
 def distill(
@@ -34,9 +33,7 @@ def distill(
 
     samples = trace.samples if data is None else data.samples
     positions = trace.positions.shape[1]
-    return train(
-        model, trace.layers, loss, samples=samples, positions=positions, learning_rate=_LEARNING_RATE, settings=settings
-    )
+    return train(model, trace.layers, loss, samples=samples, positions=positions, settings=settings)
 
 
 def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ class _Writer:
         outputs = [helper.make_tensor_value_info(LOGITS, real, ["asked", len(self.decoder.head.weight)])]
         for index, layer in enumerate(self.decoder.attentions):
             for names, ends, length in zip(cache_names(index), (inputs, outputs), ("before", "all"), strict=True):
-                shape = [1, layer.groups, length, layer.head_width]
+                shape: list[str | int | None] = [1, layer.groups, length, layer.head_width]
                 ends += [helper.make_tensor_value_info(name, real, shape) for name in names]
         return inputs, outputs
 

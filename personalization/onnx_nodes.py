@@ -45,7 +45,7 @@ class Nodes:
             name=next(self._names), data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape
         )
         tensor.raw_data = array.tobytes()
-        return tensor.name
+        return str(tensor.name)
 
     def graph(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """Return the graph of what was added. What is added later is added to it."""

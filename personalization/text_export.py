@@ -65,8 +65,10 @@ def language_graph(model: nn.Module, tokens: Tensor, precision: Precision) -> by
     """
     decoder = read_decoder(model)
     if precision == "fp32":
-        return decoder_graph(decoder, FloatProducts()).SerializeToString()
-    return decoder_graph(smooth(decoder, channel_ranges(model, decoder, tokens)), Int8Products()).SerializeToString()
+        graph = decoder_graph(decoder, FloatProducts())
+    else:
+        graph = decoder_graph(smooth(decoder, channel_ranges(model, decoder, tokens)), Int8Products())
+    return bytes(graph.SerializeToString())
 
 
 @torch.inference_mode()

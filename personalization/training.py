@@ -18,6 +18,7 @@ from personalization.trace import Inputs
 _BATCH = 32
 # Of language models, whose samples are long: what the backward pass keeps of them would not fit otherwise.
 _BATCH_POSITIONS = 512
+_LEARNING_RATE = 3e-4
 _ADAPTER_RATE = 10.0
 
 
@@ -60,22 +61,20 @@ def train(
     *,
     samples: int,
     positions: int,
-    learning_rate: float,
     settings: TrainingSettings,
 ) -> nn.Module:
     """Return a copy of `model` trained with Adam to lower `loss`, in evaluation mode and without gradients.
 
-    positions: of a sample. learning_rate: at the start; it falls to zero on a cosine, and adapters get ten times as
-    much, for they begin at nothing (Hu et al. 2021, table 11). A language model's embeddings are not trained: they are
-    shared with the dense model, and private text says something about few of them. `model` itself, and every tensor
-    that it shares with others, stays as it is.
+    positions: of a sample. The learning rate falls to zero on a cosine; that of adapters is ten times as high, for they
+    begin at nothing. A language model's embeddings are not trained: they are shared with the dense model, and private
+    text says something about few of them. `model` itself, and every tensor that it shares with others, stays as it is.
     """
     if not settings.steps:
         return model
     fixed = _embeddings(model)
     student = copy.deepcopy(model, dict(fixed))
     trained = _trained(student, layers, {id(parameter) for parameter in fixed.values()}, settings)
-    optimizer = torch.optim.Adam(trained, lr=learning_rate * (_ADAPTER_RATE if settings.adapters else 1.0))
+    optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE * (_ADAPTER_RATE if settings.adapters else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     batch = max(1, _BATCH_POSITIONS // positions) if token_head(model) is not None else _BATCH
     picks = _batches(samples, batch, torch.Generator().manual_seed(settings.seed))

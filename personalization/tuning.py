@@ -6,8 +6,6 @@ from personalization.layers import Layer
 from personalization.readout import outputs_of, token_head
 from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
 
-_LEARNING_RATE = 1e-4
-
 
 def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, settings: TrainingSettings) -> nn.Module:
     """Return a copy of `model` trained to predict the labels of `data`, by cross-entropy. See `training.train`."""
@@ -29,6 +27,4 @@ def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, set
         return mean_in_chunks(classes, chunk, own.flatten(0, 1), truth.flatten())
 
     positions = labels.shape[1] if labels.ndim == 2 else 1
-    return train(
-        model, layers, loss, samples=data.samples, positions=positions, learning_rate=_LEARNING_RATE, settings=settings
-    )
+    return train(model, layers, loss, samples=data.samples, positions=positions, settings=settings)

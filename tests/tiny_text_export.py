@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from tiny_text import sentence, tiny_language_model, tiny_tokenizer
+from tiny_text import VOCABULARY, sentence, tiny_language_model, tiny_tokenizer
 from torch import nn
 
 from personalization.cutting import cut_model, folded_writers
@@ -49,14 +49,14 @@ def save_tiny_speaker(
     *,
     family: str = "llama",
     units: tuple[int, ...] = (2, 30, 1, 10),
-    most_tokens: int | None = None,
+    vocabulary: int | None = None,
 ) -> Path:
-    """A personal model in a folder; most_tokens: with a vocabulary that was cut to as many."""
+    """A personal model in a folder; vocabulary: how many tokens are left, those of a sentence first."""
     model, layers, kept = cut_to(tiny_language_model(family), units, folded=True)
     text = preprocessing()
-    if most_tokens is not None:
+    if vocabulary is not None:
         private = text.encode(sentence(np.random.default_rng(5), 30))
-        cut = choose_tokens(text, private, np.ones(text.vocabulary) / text.vocabulary, most=most_tokens)
+        cut = choose_tokens(text, private, np.zeros(VOCABULARY), most=vocabulary)
         model, text = cut_vocabulary(model, cut), cut.preprocessing
     save_personal_model(folder, model, layers=layers, kept=kept, preprocessing=text.to_dict())
     return folder

@@ -82,13 +82,13 @@ class DeviceManifest:
             raise UserError(
                 f"{source}: format {fields['format']} is newer than {FORMAT}; use a newer version to read it"
             )
-        text = isinstance(fields.get("preprocessing"), dict) and "tokenizer_file" in fields["preprocessing"]
-        checks = _COMMON | (_OF_TEXT if text else _OF_IMAGES)
+        of_text = isinstance(fields.get("preprocessing"), dict) and "tokenizer_file" in fields["preprocessing"]
+        checks = _COMMON | (_OF_TEXT if of_text else _OF_IMAGES)
         wrong = [name for name, check in checks.items() if name not in fields or not check(fields[name])]
         if wrong or set(fields) != set(checks):
             named = wrong or sorted(set(fields) - set(checks))
             raise UserError(f"{source}: damaged, {named[0]} is not what was expected; export the model again")
-        own = _text_fields(fields) if text else _image_fields(fields)
+        own = _text_fields(fields) if of_text else _image_fields(fields)
         return cls(**fields | own | {"labels": tuple(fields["labels"])})
 
 

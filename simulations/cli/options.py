@@ -112,6 +112,14 @@ DeltaOption = Annotated[float, typer.Option(help="With --dp: the chance that eps
 ClipOption = Annotated[
     float, typer.Option(help="With --dp: how far one device can move the sum; longer statistics are shortened to it.")
 ]
+EpsilonBudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        help="What each device gives away in its life at most, as epsilon at delta 1e-5: it sits out a round that "
+        "would exceed it, and one without noise.",
+        show_default="no limit",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts, instead of tables.")]
 
 

@@ -20,6 +20,7 @@ from simulations.cli.options import (
     ClipOption,
     DeltaOption,
     DpOption,
+    EpsilonBudgetOption,
     EpsilonOption,
     JsonOption,
     ModelOption,
@@ -92,6 +93,7 @@ def simulate(
     epsilon: EpsilonOption = 4.0,
     delta: DeltaOption = 1e-5,
     clip: ClipOption = 0.3,
+    epsilon_budget: EpsilonBudgetOption = None,
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,
