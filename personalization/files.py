@@ -31,15 +31,15 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
-    """Yield a file beside `path` to be written, flush it to the disk and put it in the place of `path`.
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` to be written, which its owner only can read; then put it in the place of `path`.
 
-    mode: the permissions of the new file. If anything is raised meanwhile, `path` is as it was and nothing is left
-    beside it. Raises OSError.
+    It is flushed to the disk before. If anything is raised meanwhile, `path` is as it was and nothing is left beside
+    it. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        temporary.touch(mode=mode, exist_ok=False)
+        temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

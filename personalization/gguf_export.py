@@ -58,6 +58,7 @@ def export_gguf(source: ExportSource, out: Path, *, precision: GgufPrecision) ->
     check_shapes(decoder)
     tensors = dict(gguf_tensors(decoder))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(out) as temporary:
             writer = gguf.GGUFWriter(temporary, decoder.family)
             add_settings(writer, decoder)

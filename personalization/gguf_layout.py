@@ -124,7 +124,7 @@ def _interleaved(product: Product, heads: int) -> Product:
     """Order the rows of each head as llama.cpp turns them: neighbours together, not the two halves of a head."""
 
     def rows(tensor: Tensor) -> Tensor:
-        return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(tensor.shape)
+        return tensor.view(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
     return Product(rows(product.weight), None if product.bias is None else rows(product.bias), product.module)
 
