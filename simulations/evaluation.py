@@ -54,8 +54,11 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
 class Judge(Protocol):
     """Judges a client's model on data that nobody saw before."""
 
-    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
-        """Return what `model` achieves for a client, with keys of `clients` in report.json."""
+    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client, with keys of `clients` in report.json.
+
+        round_number: judged is on what the client holds in this round (None: in the end).
+        """
 
 
 class Evaluator:

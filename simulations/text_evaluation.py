@@ -24,13 +24,14 @@ class TextEvaluator:
         self._data, self._latency = data, latency
         self._dense = cache(lambda client: self._score(client, dense))
 
-    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
-        """Return what `model` achieves for a client.
+    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client, whose text is the same in every round.
 
         client, name, samples; of the dense and of the personal model bits per token and perplexity on the test windows;
         perplexity_ratio, personal to dense; agreement, the share of tokens at which both would say the same; and
         latency_ms of one window if that is wanted.
         """
+        del round_number
         speaker, dense, own = self._data.speakers[client], self._dense(client), self._score(client, model)
         row: dict[str, Any] = {
             "client": client,
