@@ -25,6 +25,7 @@ from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
 from server.settings import SecureMode, ServerSettings, check_secure
+from simulations.canaries.texts import with_canary_texts
 from simulations.engine import run_in_process
 from simulations.evaluation import Evaluator, Judge, client_folder, dense_figures, evaluate_fleet, summarize
 from simulations.identities import SimulatedIdentities
@@ -64,7 +65,8 @@ class FleetSettings:
     model: folder or hub name; None is the bundled ViT. task: None is the model's. windows, window_tokens: how much text
     makes a client's private batch. vocabulary: how many tokens a client's language model keeps, None for all.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
-    audit. canaries: how many clients get an image of noise among their own, which an audit then looks for.
+    audit. canaries: how many clients get an image of noise, or a sentence of random letters, among their own data,
+    which an audit then looks for.
     """
 
     out: Path
@@ -204,9 +206,7 @@ def run_fleet(
     data, evaluator = _world(settings, config, backbone, facts)
     clients = data.clients
     config["min-nodes"] = clients
-    if settings.canaries:
-        if not isinstance(data, FleetData):
-            raise UserError("--canaries: canaries are images; leave it out for text")
+    if settings.canaries and isinstance(data, FleetData):
         config["canary-shape"] = "x".join(map(str, data.dataset.train_images.shape[1:]))
     check_cohort(settings, sample_size(clients, settings.fraction))
     identify = make_identities(settings, config)
@@ -269,6 +269,7 @@ def _world(
         if settings.partition == FleetSettings.partition:
             config["partition"] = "natural"
         speakers = make_speaker_data(config, settings.clients, facts)
+        speakers = with_canary_texts(speakers, facts.preprocessing, canaries=settings.canaries, seed=settings.seed)
         return speakers, lambda: TextEvaluator(backbone, speakers)
     data = make_fleet_data(config, settings.clients, facts)
     return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)

@@ -31,6 +31,7 @@ class FedAvgArm(Arm):
 
     name = "fedavg"
     summary = "weights averaged with Flower's FedAvg, then one mask by vote; needs labels, sends weights"
+    needs_classes = True
 
     def hyper_parameters(self) -> dict[str, float]:
         """Return how clients train."""

@@ -20,6 +20,7 @@ class FedAvgFinetune(Arm):
 
     name = "fedavg-finetune"
     summary = "weights averaged with Flower's FedAvg, then tuned and cut per client; needs labels, sends weights"
+    needs_classes = True
 
     def hyper_parameters(self) -> dict[str, float]:
         """Return how clients train."""

@@ -52,7 +52,7 @@ class Service:
         self.generic = GenericBackbone(backbone.model, description, len(PersonalizationSettings().levels))
         self.folder = folder
         self._config = replace(settings, out=folder).run_config()
-        self._clients, self._app = world.data.partition.clients, make_app(world.data)
+        self._clients, self._app = world.data.clients, make_app(world.data)
         self._lacking: dict[int, NDArray[np.bool_]] = {}
 
     def ask(
