@@ -9,7 +9,7 @@ from typing import Any
 from personalization.errors import UserError
 from simulations.conditions.roles import assign_roles
 from simulations.conditions.settings import Attackers, Conditions, DeviceClass, Drift, LateJoiners
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.partition import PartitionSettings
 from simulations.sotu import NAME as SPEECHES
 from simulations.sotu import default_folder
