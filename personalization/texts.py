@@ -111,6 +111,11 @@ def text_files(folder: Path) -> list[Path]:
     return sorted(p for p in files if p.is_file())
 
 
+def holds_text(folder: Path) -> bool:
+    """Say whether there is a .txt or .jsonl file in `folder`."""
+    return folder.is_dir() and any(p.suffix.lower() in TEXT_SUFFIXES and p.name[0] != "." for p in folder.iterdir())
+
+
 def read_texts(file: Path) -> list[str]:
     """Return the texts of a file: all of a .txt, the `text` of each line of a .jsonl. Raises UserError."""
     try:

