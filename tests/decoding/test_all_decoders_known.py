@@ -34,6 +34,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "what was encoded just before, in the same function or by its caller": {
         "client/state.py::save_samples",
+        "client/windows.py::windows_entry",
         "personalization/storage.py::pack_personal_model",
         "simulations/engine.py::_over_the_wire",
         "simulations/recording.py::down",
