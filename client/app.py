@@ -24,11 +24,12 @@ def make_app(
 ) -> ClientApp:
     """Return the ClientApp.
 
-    load: where the private samples come from; as a rule, what `load_private_data` finds. config: values that come before those of Flower's run configuration.
-    personalize: called instead of `personalization.pipeline.personalize`, with the same arguments. identify: who a node
-    is in secure sums, by its configuration; as a rule, what its node file says. tamper: puts another vector in the
-    place of a client's, see client/work.py; for simulations of clients that lie. noise: what a client's share of noise
-    is drawn from, by its configuration and the plan; as a rule the operating system, for simulations a seed.
+    load: where the private samples come from; as a rule, `load_private_data`. config: values that come before those of
+    Flower's run configuration. personalize: called instead of `personalization.pipeline.personalize`, with the same
+    arguments. identify: who a node is in secure sums, by its configuration; as a rule, what its node file says. tamper:
+    puts another vector in the place of a client's, see client/work.py; for simulations of clients that lie. noise: what
+    a client's share of noise is drawn from, by its configuration and the plan; as a rule the operating system, for
+    simulations a seed.
     """
     from client.backbone import BackboneShelf
 

@@ -84,7 +84,7 @@ def load_private_data(
 
 
 def text_batch(run_config: Config, node_config: Config | None = None) -> TextBatch:
-    """Return how much text makes a private batch, by the device's configuration, or else the run's. Raises UserError."""
+    """Return how much text makes a private batch, by the device's own configuration or the run's. Raises UserError."""
     defaults, own = TextBatch(), {**run_config, **(node_config or {})}
     return TextBatch(
         windows=int(own.get("windows", defaults.windows)), tokens=int(own.get("window-tokens", defaults.tokens))

@@ -101,7 +101,7 @@ def check_kind(path: Path, task: TaskName) -> None:
 
 
 def load_windows(path: Path, preprocessing: TextPreprocessing, batch: TextBatch) -> "Tokens":
-    """Return the windows [windows, tokens + 1] of the text in a folder. Raises UserError if it is no text, or little."""
+    """Return windows [windows, tokens + 1] of the text in a folder. Raises UserError if there is none, or little."""
     from personalization.texts import read_windows, text_files
 
     return read_windows(

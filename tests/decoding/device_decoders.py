@@ -17,10 +17,10 @@ from client.node_file import read_any_node_file
 from client.privacy import LEDGER, read_ledger
 from client.recording import Recorder, read_recording
 from client.state import RECORD, VERSION, ClientState
-from client.windows import kept_windows, windows_entry
 from client.vault.index import Entry, read_entries
 from client.vault.sealing import SealError, VaultKey, seal, unseal
 from client.verification import read_trust
+from client.windows import kept_windows, windows_entry
 from deployment.command import Enrolment, enroll
 from deployment.join.checks import Owner, claim_state
 from deployment.join.places import Places, Remembered, remembered_vault
