@@ -8,7 +8,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 import typer
@@ -27,6 +27,9 @@ from simulations.cli.ending import stop
 from simulations.cli.options import JsonOption, SeedOption
 from simulations.cli.personalize import personalize
 from simulations.cli.simulate import simulate
+
+if TYPE_CHECKING:
+    from deployment.join.vault_choice import VaultChoice
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -170,8 +173,14 @@ def predict(
 
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
-        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        _predict_text(model_folder, images, prompt, tokens, temperature, seed, as_json)
+        choice = None
+        if is_state(model_folder):
+            from deployment.join.vault_choice import choose_vault
+
+            choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
+        else:
+            _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        _predict_text(model_folder, images, prompt, tokens, temperature, seed, choice, as_json)
         return
     if not images:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")
@@ -196,14 +205,30 @@ def predict(
 
 
 def _predict_text(
-    folder: Path, files: list[Path], prompt: str | None, tokens: int, temperature: float, seed: int, as_json: bool
+    folder: Path,
+    files: list[Path],
+    prompt: str | None,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    choice: "VaultChoice | None",
+    as_json: bool,
 ) -> None:
+    from deployment.join.layout import is_state
     from personalization.generation import Generation
-    from simulations.device import predict_text
     from simulations.report.predictions import scores_table
 
     settings = Generation(tokens=tokens, temperature=temperature, seed=seed)
-    found = predict_text(folder, prompt=prompt, files=files, settings=settings)
+    if is_state(folder):
+        from deployment.join.stored import predict_text_from_state
+
+        found = predict_text_from_state(
+            folder, prompt=prompt, files=files, settings=settings, choice=choice, environment=os.environ
+        )
+    else:
+        from simulations.device import predict_text
+
+        found = predict_text(folder, prompt=prompt, files=files, settings=settings)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -1,5 +1,6 @@
 """What a personal language model does with text: go on from a prompt, and score a file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,17 @@ class TextPrediction:
             "perplexity": scores.perplexity,
             "bits_per_byte": scores.bits_per_token * scores.nats.numel() / max(scored, 1),
         }
+
+
+def predict_text(
+    loaded: LoadedPersonalModel, *, source: str, prompt: str | None, files: Sequence[Path], settings: Generation
+) -> dict[str, Any]:
+    """Return how a personal model goes on from `prompt`, and how well it predicts each of `files`.
+
+    Raises UserError that names what can't be read.
+    """
+    speaker = TextPrediction(loaded, source=source)
+    result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
+    if prompt is not None:
+        result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}
+    return result

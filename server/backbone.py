@@ -1,5 +1,6 @@
 """The untouched backbone on the server, and what of it a node still needs."""
 
+import json
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
 from personalization.plan import Plan
 from personalization.statistics import StatisticsLayout
+from personalization.tasks import Preprocessing, check_task, preprocessing_from_dict
 from server.data_free import group_folds
 from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
 
@@ -44,6 +46,12 @@ class GenericBackbone:
         self.layout = StatisticsLayout(len(self.layers), levels, self.manifest.group_count)
         self._transfers: dict[bytes, ArrayRecord] = {}
         self._lock = threading.Lock()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How devices make its inputs of what they hold, None if its description does not say."""
+        record = json.loads(self.manifest.description).get("preprocessing")
+        return None if record is None else preprocessing_from_dict(record)
 
     def units(self, flags: Flags) -> int:
         """Return the number of units in the groups that are set in `flags` [groups]."""
@@ -88,12 +96,16 @@ class GenericBackbone:
 
 
 def load_generic_backbone(model: str, levels: int) -> GenericBackbone:
-    """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels. Raises UserError."""
+    """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels.
+
+    What its inputs have to look like comes along, and with a language model its tokenizer: a device needs nothing else.
+    Raises UserError, also for a model that devices could not give their data to.
+    """
     loaded = load_backbone(model)
-    preprocessing = loaded.preprocessing
+    preprocessing = check_task(loaded.preprocessing, loaded.labels, wanted=None, model=model)
     description = {
         "identifier": loaded.identifier,
         "labels": list(loaded.labels),
-        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
     }
     return GenericBackbone(loaded.model, description, levels)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from personalization import generation
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.generation import Generation, TextPrediction
+from personalization.generation import Generation
 from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
@@ -145,8 +146,5 @@ def predict_text(folder: Path, *, prompt: str | None, files: Sequence[Path], set
 
     Raises UserError that names what can't be read.
     """
-    speaker = TextPrediction(load_personal_model(folder), source=str(folder))
-    result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
-    if prompt is not None:
-        result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}
-    return result
+    loaded = load_personal_model(folder)
+    return generation.predict_text(loaded, source=str(folder), prompt=prompt, files=files, settings=settings)
