@@ -112,13 +112,10 @@ def model_id(model: str) -> str:
 
 def model_facts(model: str) -> ModelFacts:
     """Return what a fleet has to know of its model. Raises UserError. Imports torch."""
-    from personalization.texts import TextPreprocessing
     from server.backbone import load_generic_backbone
 
     loaded = load_generic_backbone(named_model(model), levels=1)
-    preprocessing = loaded.preprocessing
-    context = preprocessing.context if isinstance(preprocessing, TextPreprocessing) else None
-    return ModelFacts(root=loaded.root.hex(), context=context)
+    return ModelFacts(root=loaded.root.hex(), context=loaded.description["preprocessing"].get("context"))
 
 
 def describe(fleet: Fleet, *, now: datetime) -> dict[str, Any]:

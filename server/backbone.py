@@ -1,6 +1,5 @@
 """The untouched backbone on the server, and what of it a node still needs."""
 
-import json
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
 from personalization.plan import Plan
 from personalization.statistics import StatisticsLayout
-from personalization.tasks import Preprocessing, check_task, preprocessing_from_dict
+from personalization.tasks import check_task
 from server.data_free import group_folds
 from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
 
@@ -37,7 +36,7 @@ class GenericBackbone:
 
         description: what devices must know about it beside its config, see `BackboneManifest`.
         """
-        self.model = model
+        self.model, self.description = model, description
         self.layers = find_layers(model)
         self.groups = unit_groups(model, self.layers)
         self.pieces = split_backbone(model, self.layers, self.groups)
@@ -46,12 +45,6 @@ class GenericBackbone:
         self.layout = StatisticsLayout(len(self.layers), levels, self.manifest.group_count)
         self._transfers: dict[bytes, ArrayRecord] = {}
         self._lock = threading.Lock()
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """How devices make its inputs of what they hold, None if its description does not say."""
-        record = json.loads(self.manifest.description).get("preprocessing")
-        return None if record is None else preprocessing_from_dict(record)
 
     def units(self, flags: Flags) -> int:
         """Return the number of units in the groups that are set in `flags` [groups]."""

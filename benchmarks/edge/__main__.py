@@ -28,6 +28,12 @@ def main() -> int:
         "--model", help="image classifier or language model: a folder, a hub name, or smollm2 (bundled ViT)"
     )
     parser.add_argument("--data", type=Path, help="for a language model: a folder with one of text for each speaker")
+    parser.add_argument(
+        "--windows", type=int, default=EdgeSettings.windows, help="windows of each device (%(default)s)"
+    )
+    parser.add_argument(
+        "--window-tokens", type=int, default=EdgeSettings.window_tokens, help="tokens in one (%(default)s)"
+    )
     parser.add_argument("--devices", type=int, default=EdgeSettings.devices, help="how many (%(default)s)")
     parser.add_argument(
         "--rounds", type=int, default=EdgeSettings.rounds, help="rounds before the final pass (%(default)s)"
@@ -91,6 +97,8 @@ def _settings(arguments: argparse.Namespace) -> EdgeSettings:
         devices=arguments.devices,
         rounds=arguments.rounds,
         data=arguments.data,
+        windows=arguments.windows,
+        window_tokens=arguments.window_tokens,
         budget=arguments.budget,
         deadline=arguments.deadline,
         seed=arguments.seed,

@@ -40,6 +40,7 @@ EXCEPTIONS: dict[str, set[str]] = {
         "simulations/recording.py::down",
     },
     "the answers of processes that it has started": {
+        "deployment/serve/checks.py::_facts",
         "personalization/device/footprint.py::measure_device_footprint",
         "simulations/comparison/engine_processes.py::_serve",
         "simulations/comparison/engine_processes.py::answer",
