@@ -5,7 +5,7 @@ from pathlib import Path
 
 from client.backbone import CACHE
 from client.model import model_entries
-from client.state import KEYRING, MODEL, PARTICIPATION, RECORD, SAMPLES, VERSION
+from client.state import KEYRING, LEDGER, MODEL, PARTICIPATION, RECORD, SAMPLES, VERSION
 from client.vault.vault import Vault
 from personalization.errors import UserError
 
@@ -16,7 +16,7 @@ def adopt_plain_files(folder: Path, vault: Vault) -> None:
     Only a vault that was never written takes anything: later, files in the open are not ours, and are just removed.
     What flash memory keeps of removed files is out of reach. Raises OSError, UserError.
     """
-    single = [folder / name for name in (CACHE, RECORD, VERSION, KEYRING, PARTICIPATION)]
+    single = [folder / name for name in (CACHE, RECORD, VERSION, KEYRING, PARTICIPATION, LEDGER)]
     files = [*single, *(folder / SAMPLES).glob("*.npz")]
     names = {str(path.relative_to(folder)): path for path in files if path.is_file()}
     weights = [*(folder / MODEL).glob("*")]

@@ -14,6 +14,7 @@ from client.windows import private_windows
 from personalization.codes import ClientError, ClientFailure
 from personalization.tasks import Preprocessing, TaskSamples, TextBatch, check_kind, load_samples, text_samples
 from personalization.texts import TextPreprocessing
+from personalization.training import TrainingData
 
 ConfigValue = bool | int | float | str
 Config = Mapping[str, ConfigValue]
@@ -26,11 +27,13 @@ _NAMED_LOADERS = frozenset({"simulations.private_data:load"})
 class PrivateSamples:
     """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None.
 
-    The labels of text are its next tokens, [samples, positions].
+    The labels of text are its next tokens, [samples, positions]. training: all that there is to train on, where these
+    are a part of it.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
+    training: TrainingData | None = None
 
     @property
     def count(self) -> int:
@@ -93,7 +96,7 @@ def text_batch(run_config: Config, node_config: Config | None = None) -> TextBat
 
 def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> PrivateSamples:
     found = _samples(folder, facts, batch, state)
-    return PrivateSamples(found.inputs, found.labels)
+    return PrivateSamples(found.inputs, found.labels, found.training)
 
 
 def _samples(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> TaskSamples:
@@ -101,5 +104,5 @@ def _samples(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientSta
         raise ClientError(ClientFailure.DATA_UNUSABLE, "the model takes neither images nor text; data-dir is of no use")
     if isinstance(facts.preprocessing, TextPreprocessing) and state is not None:
         check_kind(folder, "text")
-        return text_samples(private_windows(folder, facts.preprocessing, batch, state))
+        return text_samples(private_windows(folder, facts.preprocessing, batch.tokens, state), most=batch.windows)
     return load_samples(folder, facts.preprocessing, labels=facts.labels, batch=batch)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from client.data import Config
 from client.node_file import EPSILON_BUDGET
-from client.state import ClientState
+from client.state import LEDGER, VAULT, ClientState
 from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
 from personalization.plan import Plan
@@ -15,9 +15,6 @@ from strategies.privacy.mechanism import answer_cost
 from strategies.privacy.release import released_entries
 from strategies.secure_aggregation.messages import Invitation
 from strategies.secure_protocol import SecureRequest, Step
-
-# Kept whether or not `EPSILON_BUDGET` (at `LEDGER_DELTA`) sets a limit.
-LEDGER = "ledger.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ def admit(
 
     What the server says of noise counts for nothing but what follows from it: how much this device adds itself, for the
     cohort that the invitation announces, or the noise that the server vouches for. The same plan answered again in the
-    open costs nothing, because the same vector is sent. Raises ClientError (budget spent, request invalid).
+    open costs nothing, because the same vector is sent. The ledger is kept whether or not there is a budget.
+    Raises ClientError (budget spent, request invalid, ledger damaged or lost).
     """
     if request is not None and request.step is not Step.MASK:
         return Charge(None)  # nothing is released
@@ -57,6 +55,8 @@ def admit(
         return Charge(None)
     cost = _cost(plan.privacy, layout, request)
     ledger, text = read_ledger(state), digest.hex()
+    if budget is not None and not ledger.answers and state.vault is not None and state.vault.began_anew:
+        raise _forgotten(state)
     if request is None and ledger.last == text:
         return Charge(None)
     if budget is not None and not ledger.affords(cost, budget):
@@ -103,6 +103,15 @@ def _damaged(state: ClientState) -> ClientError:
         ClientFailure.STATE_UNWRITABLE,
         f"{state.path(LEDGER)}: damaged, so what this device has spent is unknown; it takes no part until the file is "
         "restored, or removed by who accepts that counting begins anew",
+    )
+
+
+def _forgotten(state: ClientState) -> ClientError:
+    return ClientError(
+        ClientFailure.STATE_UNWRITABLE,
+        f"{state.path(VAULT)}: was lost or replaced by an older copy, and what this device has spent with it; with a "
+        "budget it takes no part until this folder and the vault's counter are both removed by who accepts that "
+        "counting begins anew",
     )
 
 

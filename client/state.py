@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # who only reads a state needs neither Flower nor torch
 
 RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
 KEYRING, PARTICIPATION = "keyring", "participation"
+# What answers have cost in privacy, see client.privacy.
+LEDGER = "ledger.json"
 # A run that is resumed repeats at most one plan, and needs what stood before it.
 _KEPT_VERSIONS = 3
 
@@ -36,7 +38,8 @@ class ClientState:
 
     `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
     plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. `version.json`:
-    the newest plan seen. `keyring`, `participation`: what secure sums need (see client.secure). They are files of these
+    the newest plan seen. `keyring`, `participation`: what secure sums need (see client.secure). `ledger.json`: what
+    answers have cost (see client.privacy). They are files of these
     names, or, with a key, entries of the vault in `vault/`.
     """
 

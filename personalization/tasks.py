@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from personalization.texts import Tokens
+    from personalization.training import TrainingData
 
 TaskName = Literal["image", "text"]
 Preprocessing = ImagePreprocessing | TextPreprocessing
@@ -38,11 +39,12 @@ class TextBatch:
 @dataclass(frozen=True)
 class TaskSamples:
     """Samples as a model takes them. inputs: its arguments, each [samples, ...]. labels: [samples] or None; of text the
-    next tokens, [samples, positions].
+    next tokens, [samples, positions]. training: all that there is to train on, where these are a part of it.
     """
 
     inputs: "dict[str, Tensor]"
     labels: "Tensor | None"
+    training: "TrainingData | None" = None
 
 
 def task_of(preprocessing: Preprocessing) -> TaskName:
@@ -78,7 +80,7 @@ def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[s
     """Load one device's private samples: a folder or .npz of images, or a folder of text. Raises UserError."""
     check_kind(path, task_of(preprocessing))
     if isinstance(preprocessing, TextPreprocessing):
-        return text_samples(load_windows(path, preprocessing, batch))
+        return text_samples(load_windows(path, preprocessing, batch.tokens), most=batch.windows)
     import torch
 
     from personalization.image_data import load_images
@@ -100,18 +102,26 @@ def check_kind(path: Path, task: TaskName) -> None:
         raise UserError(f"{path}: text, but the model sees images; expected a folder of images, or class folders")
 
 
-def load_windows(path: Path, preprocessing: TextPreprocessing, batch: TextBatch) -> "Tokens":
-    """Return windows [windows, tokens + 1] of the text in a folder. Raises UserError if there is none, or little."""
+def load_windows(path: Path, preprocessing: TextPreprocessing, length: int) -> "Tokens":
+    """Return windows [windows, length + 1] of the text in a folder. Raises UserError if there is none, or little."""
     from personalization.texts import read_windows, text_files
 
-    return read_windows(
-        text_files(path), preprocessing, length=batch.tokens, most=batch.windows, fewest=FEWEST_WINDOWS, source=path
-    )
+    return read_windows(text_files(path), preprocessing, length=length, fewest=FEWEST_WINDOWS, source=path)
 
 
-def text_samples(found: "Tokens") -> TaskSamples:
-    """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position."""
+def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:
+    """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position.
+
+    Of more than `most`, as many are taken, evenly spread; all of them are there to train on.
+    """
     import torch
 
-    tokens = torch.from_numpy(found)
-    return TaskSamples({"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous())
+    from personalization.texts import spread
+    from personalization.training import TrainingData
+
+    def samples(windows: "Tokens") -> tuple["dict[str, Tensor]", "Tensor"]:
+        tokens = torch.from_numpy(windows)
+        return {"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous()
+
+    chosen = found if most is None else spread(found, most)
+    return TaskSamples(*samples(chosen), TrainingData(*samples(found)) if len(chosen) < len(found) else None)

@@ -6,22 +6,22 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server.private_rounds import ServerNoise, system_noise
 from server.rounds import FleetServer, OnRound
 from server.settings import ConfigValue, read_settings
 from strategies.registry import make_strategy
-from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 
 def make_app(
     *,
     config: Mapping[str, ConfigValue] | None = None,
     on_round: OnRound | None = None,
-    entropy: Entropy = system_entropy,
+    noise: ServerNoise = system_noise,
 ) -> ServerApp:
     """Return the ServerApp.
 
     config: values that come before those of Flower's run configuration. on_round: called with each round's record.
-    entropy: what noise is drawn from.
+    noise: what the noise of a round is drawn from, by its plan; as a rule the operating system, for simulations a seed.
     """
     app = ServerApp()
 
@@ -34,7 +34,7 @@ def make_app(
         settings = read_settings(run_config)
         strategy = make_strategy(settings.strategy)
         backbone = load_generic_backbone(settings.model, settings.levels)
-        server = FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round, entropy=entropy)
+        server = FleetServer(settings, backbone, strategy, run_config=run_config, on_round=on_round, noise=noise)
         server.run(punctual(grid))
 
     return app

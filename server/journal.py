@@ -54,7 +54,8 @@ class Journal:
     goal: the round after which the final pass comes, 0 if only the settings say so. finals: records of earlier final
     passes, of a run that was extended. passed: how many versions these took, beside those of the rounds. sums: how many
     secure sums were begun in this series: a client masks one vector for each and no more. asked, spent: in runs with
-    noise, how often each node id was asked in this run, and the rho of all it was asked for in all runs.
+    noise, how often each node id was asked in this run, and the rho of all it was asked for in all runs. begun: who is
+    asked in a round with noise that is not done, where devices answer it again as they did before.
     """
 
     settings: dict[str, Any]
@@ -74,6 +75,7 @@ class Journal:
     sums: int = 0
     asked: dict[int, int] = field(default_factory=dict)
     spent: dict[int, float] = field(default_factory=dict)
+    begun: list[int] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the journal; a reader sees the old one or the new one, whatever happens."""
@@ -95,6 +97,7 @@ class Journal:
             "sums": self.sums,
             "asked": {str(node): times for node, times in self.asked.items()},
             "spent": {str(node): rho for node, rho in self.spent.items()},
+            "begun": self.begun,
         }
         write_json(folder / JOURNAL, record)
 
@@ -105,6 +108,7 @@ class Journal:
         and a journal from a backup would be older. Versions go on rising, so devices keep what they have measured.
         """
         self.series = self.sums = 0
+        self.begun = []  # what is asked may change, and then nobody answers as before
         if self.final is not None:
             self.passed += 1 + self.placed_late
             self.asked = {}
@@ -143,6 +147,7 @@ def load_journal(folder: Path) -> Journal:
             int(record.get("sums", 0)),
             {int(node): int(times) for node, times in record.get("asked", {}).items()},
             {int(node): float(rho) for node, rho in record.get("spent", {}).items()},
+            [int(node) for node in record.get("begun", [])],
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: damaged journal; start the run again in another folder") from error

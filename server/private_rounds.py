@@ -1,6 +1,6 @@
 """What a server does differently in a run with noise: whom it asks, what it learns, and what it says of its cost."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from strategies.privacy.postprocessor import apply_on_server, from_grid, to_grid
 from strategies.privacy.release import FIRST_CENTRE, centre_of, measured_share
 from strategies.privacy.settings import PrivacySettings, most_answers
 from strategies.privacy.view import noise_in_sum
-from strategies.secure_aggregation.entropy import Entropy
+from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_aggregation.graph import ALL_PAIRS
 from strategies.secure_aggregation.server import SecureTotal
 
@@ -30,20 +30,45 @@ NO_PRIVACY = "none"
 # Information is kept as precision, in clean looks of a client: a standard deviation of 0.1 on the scale of the wire.
 LOOK = 0.1
 Vector = NDArray[np.float64]
+# Takes a round's plan, and returns what the server draws the noise of that round's sum from.
+ServerNoise = Callable[[Plan], Entropy]
+
+
+def system_noise(plan: Plan) -> Entropy:
+    """Draw every round's noise from the operating system."""
+    del plan
+    return system_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateRounds:
-    """The noise of one run. rounds, fraction: of the run. entropy: of central noise."""
+    """The noise of one run. rounds, fraction: of the run. noise: where central noise comes from."""
 
     settings: PrivacySettings
     rounds: int
     fraction: float
-    entropy: Entropy
+    noise: ServerNoise
 
     def terms(self, *, release: bool) -> PrivacyTerms:
         """Return what plans say; `release`: whether they ask for statistics."""
         return replace(self._terms, release=release)
+
+    def begin(
+        self, nodes: Sequence[int], journal: Journal, *, seed: int, round_number: int, repeats: bool
+    ) -> list[int]:
+        """Return who is asked in a round, and note in the journal that they are, before they are asked.
+
+        repeats: whether devices answer the same plan with the same vector, as they do in the open. Then a round that
+        was begun before the server stopped is taken up with the same devices, and costs nothing a second time: they
+        charge it once, and nothing was released of it. Of a sum they would charge both, so others are asked.
+        """
+        again = [node for node in journal.begun if node in set(nodes)]
+        if again:
+            return again
+        sampled = self.sample(nodes, journal, seed=seed, round_number=round_number)
+        self.charge(sampled, journal)
+        journal.begun = sampled if repeats else []
+        return sampled
 
     def sample(self, nodes: Sequence[int], journal: Journal, *, seed: int, round_number: int) -> list[int]:
         """Return who is asked, sorted: in turn, so that nobody answers more often than the budget is shared out for.
@@ -114,7 +139,7 @@ class PrivateRounds:
         noise: float,
     ) -> FleetKnowledge:
         """noise: variance of an entry of the sum, scale of the wire."""
-        noisy = apply_on_server(make_chain(self._terms, min(clients, ALL_PAIRS)), total, self.entropy)
+        noisy = apply_on_server(make_chain(self._terms, min(clients, ALL_PAIRS)), total, self.noise(plan))
         share = measured_share(plan, layout)
         observed = centre_of(plan, layout) + from_grid(noisy, self._terms) / (clients * share)
         variance = observation_variance(noise, clients=clients, share=share)

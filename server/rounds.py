@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, MessageType
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from personalization.codes import ClientFailure
 from personalization.errors import UserError
 from personalization.plan import Plan
 from personalization.statistics import SCALARS
@@ -17,18 +18,19 @@ from server.backbone import GenericBackbone
 from server.exchange import NO_REPLY, Outcome, Traffic, exchange, is_invalid
 from server.journal import Journal, extend_journal, open_journal, write_json
 from server.planning import FleetKnowledge, learn
-from server.private_rounds import NO_PRIVACY, PrivateRounds
+from server.private_rounds import NO_PRIVACY, PrivateRounds, ServerNoise, system_noise
 from server.sampling import quorum_size, sample_nodes, wait_for_nodes
 from server.secure_sums import SecureSums, reduce_sums, why_nothing
 from server.settings import ServerSettings
 from server.signing import PlanSigner
 from server.signing_key import next_series, read_signing_key
 from strategies.base import Strategy
-from strategies.secure_aggregation.entropy import Entropy, system_entropy
 
 OnRound = Callable[[dict[str, Any]], None]
 RESULTS = "rounds.json"
 _WHOLE_FLEET = -1
+# A device whose budget is spent sits out. When all have, rounds teach nothing more, and everybody still gets a model.
+_SITTING_OUT = frozenset({NO_REPLY, ClientFailure.BUDGET_SPENT.name.lower()})
 
 
 class FleetServer:
@@ -42,13 +44,13 @@ class FleetServer:
         *,
         run_config: Mapping[str, Any],
         on_round: OnRound | None = None,
-        entropy: Entropy = system_entropy,
+        noise: ServerNoise = system_noise,
     ) -> None:
         """Open the journal, and give `strategy` the state that it had. Raises UserError as `open_journal` does,
         and for a signing key that can't be used.
 
         run_config: what the journal remembers of the settings. on_round: called with each round's record.
-        entropy: what the server's noise is drawn from.
+        noise: what the server's noise is drawn from, for each plan.
         """
         self.settings, self.backbone, self.strategy = settings, backbone, strategy
         self.folder = settings.journal_dir or settings.out / "server"
@@ -62,7 +64,7 @@ class FleetServer:
         self._private = None
         if settings.privacy.mode != "off":
             self._private = PrivateRounds(
-                settings=settings.privacy, rounds=settings.rounds, fraction=settings.fraction, entropy=entropy
+                settings=settings.privacy, rounds=settings.rounds, fraction=settings.fraction, noise=noise
             )
         self._secure = SecureSums(settings, series=self.journal.series, signer=self._signer) if secure else None
         strategy.restore(self.journal.strategy)
@@ -94,6 +96,7 @@ class FleetServer:
                 self._learn(outcome, number, record)
         record["seconds"] = time.perf_counter() - started
         self.journal.rounds.append(record)
+        self.journal.begun = []
         self.journal.save(self.folder)
         return record
 
@@ -102,8 +105,8 @@ class FleetServer:
         seed = self.settings.seed
         if self._private is None:
             return sample_nodes(nodes, fraction=self.settings.fraction, seed=seed, round_number=number)
-        sampled = self._private.sample(nodes, self.journal, seed=seed, round_number=number)
-        self._private.charge(sampled, self.journal)
+        repeats = self._secure is None
+        sampled = self._private.begin(nodes, self.journal, seed=seed, round_number=number, repeats=repeats)
         self.journal.save(self.folder)
         return sampled
 
@@ -118,7 +121,7 @@ class FleetServer:
             return self._send(grid, plan, sorted(records), MessageType.TRAIN, records)
 
         found = secure.round(grid, self.backbone, plan, sampled, number=self.journal.sums, ask=ask)
-        if sum(found.outcome.failures[name] for name in found.outcome.failures if name != NO_REPLY) >= len(sampled):
+        if sum(count for name, count in found.outcome.failures.items() if name not in _SITTING_OUT) >= len(sampled):
             self._nobody(number, sampled, found.outcome)
         self.journal.nodes.update(found.outcome.lacking)
         record = {**self._record(number, len(sampled), found.outcome), "secure": found.record()}
@@ -171,7 +174,7 @@ class FleetServer:
             known = self.journal.groups.get(group, self.journal.knowledge)
             plan = self._plan(known, number, probes, release=message_type == MessageType.TRAIN)
             outcome.add(self._send(grid, plan, members, message_type, records))
-        told = any(name != NO_REPLY and not is_invalid(name) for name in outcome.failures)
+        told = any(name not in _SITTING_OUT and not is_invalid(name) for name in outcome.failures)
         if not outcome.replied and (message_type == MessageType.EVALUATE or told):
             self._nobody(number, nodes, outcome)
         self.journal.nodes.update(outcome.lacking)

@@ -17,7 +17,7 @@ from personalization.backbone import Backbone
 from personalization.footprint import measure_latency, stored_bytes
 from personalization.head import label_shift
 from personalization.layers import find_layers
-from personalization.storage import load_personal_model
+from personalization.storage import LoadedPersonalModel, load_personal_model
 from simulations.private_data import ROUND, FleetData
 from simulations.speakers import SpeakerData
 from simulations.text_evaluation import text_quality
@@ -52,10 +52,10 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
 
 
 class Judge(Protocol):
-    """Judges a client's model on data that nobody saw before."""
+    """Judges a client's personal model on data that nobody saw before."""
 
-    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
-        """Return what `model` achieves for a client, with keys of `clients` in report.json."""
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel) -> dict[str, Any]:
+        """Return what a model that was kept achieves for a client, with keys of `clients` in report.json."""
 
 
 class Evaluator:
@@ -105,6 +105,10 @@ class Evaluator:
             row["latency_ms"] = measure_latency(model, {"pixel_values": self._pixels[:1]})
         return row
 
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel) -> dict[str, Any]:
+        """Return `row` for a model that was kept, on the data that the client holds in the end."""
+        return self.row(client, loaded.model)
+
     def _shift(self, client: int, round_number: int | None) -> Tensor:
         """Return how the client's own samples move the dense model's head, [classes]."""
         if not self._adapt_head:
@@ -135,7 +139,7 @@ def evaluate_client(folder: Path, client: int, evaluator: Judge) -> dict[str, An
     loaded = load_personal_model(folder / MODEL)
     fits = [entry["fit_r2"] for _, entry in sorted(entries.items(), key=lambda item: int(item[0]))]
     return {
-        **evaluator.row(client, loaded.model),
+        **evaluator.loaded_row(client, loaded),
         "weights_kept": last["weights_kept"],
         "bytes": loaded.manifest.weights_bytes,
         "personalized_layers": last["personalized_layers"],

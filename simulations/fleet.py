@@ -18,7 +18,7 @@ from client.settings import FIRST_PROBES
 from client.state import RECORD
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
-from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
+from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
 from personalization.tasks import TaskName, TextBatch, check_task
 from personalization.texts import TextPreprocessing
 from server.app import make_app as make_server_app
@@ -31,6 +31,7 @@ from simulations.identities import SimulatedIdentities
 from simulations.known_models import model_folder
 from simulations.noise import SimulatedNoise
 from simulations.partition import PartitionKind
+from simulations.privacy_budgets import budget_of, sat_out
 from simulations.private_data import FleetData, make_fleet_data
 from simulations.recording import recorded
 from simulations.speakers import SpeakerData, make_speaker_data
@@ -53,13 +54,15 @@ class FleetSettings:
     clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
     partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
     for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
-    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client
-    does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
-    part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
+    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, training_steps, adapters,
+    training_precision, adapt_head: what each client does, see PersonalizationSettings. final_probes: probes of each
+    client in the final pass, which every client takes part in; first_probes: of one that has measured nothing by then,
+    where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
-    docs/privacy_differential.md. model: folder or hub name; None is the bundled ViT.
-    task: None is the model's. windows, window_tokens: how much text makes a client's private batch.
+    docs/privacy_differential.md. epsilon_budget: what each client gives away at most, in its life.
+    model: folder or hub name; None is the bundled ViT. task: None is the model's. windows, window_tokens: how much text
+    makes a client's private batch. vocabulary: how many tokens a client's language model keeps, None for all.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
     audit. canaries: how many clients get an image of noise among their own, which an audit then looks for.
     """
@@ -84,6 +87,9 @@ class FleetSettings:
     step_probes: int = PersonalizationSettings.step_probes
     tolerance: float = PersonalizationSettings.tolerance
     recovery: Recovery = PersonalizationSettings.recovery
+    training_steps: int = PersonalizationSettings.training_steps
+    adapters: int = PersonalizationSettings.adapters
+    training_precision: Precision = PersonalizationSettings.training_precision
     adapt_head: bool = PersonalizationSettings.adapt_head
     strategy: str = PrecisionWeightedMean.name
     secure_aggregation: SecureMode = ServerSettings.secure_aggregation
@@ -92,11 +98,13 @@ class FleetSettings:
     epsilon: float = PrivacySettings.epsilon
     delta: float = PrivacySettings.delta
     clip: float = PrivacySettings.clip
+    epsilon_budget: float | None = None
     seed: int = 0
     data: Path | None = None
     task: TaskName | None = None
     windows: int = TextBatch.windows
     window_tokens: int = TextBatch.tokens
+    vocabulary: int | None = None
     model: str | None = None
     engine: Engine = "in-process"
     resume: bool = False
@@ -115,6 +123,10 @@ class FleetSettings:
             raise UserError("final probes, first probes and seed: expected 0 or more")
         if self.record and self.engine == "ray":
             raise UserError("--record: under Ray messages never are bytes in one place; leave out --engine ray")
+        if self.epsilon_budget is not None and not self.epsilon_budget > 0:
+            raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
+        if self.epsilon_budget is not None and self.engine == "ray":
+            raise UserError("--epsilon-budget: under Ray a device has no settings of its own; leave out --engine ray")
         if not 0 <= self.canaries <= self.clients:
             raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
         TextBatch(windows=self.windows, tokens=self.window_tokens)
@@ -132,6 +144,9 @@ class FleetSettings:
             step_probes=self.step_probes,
             tolerance=self.tolerance,
             recovery=self.recovery,
+            training_steps=self.training_steps,
+            adapters=self.adapters,
+            training_precision=self.training_precision,
         )
 
     def run_config(self) -> dict[str, bool | int | float | str]:
@@ -139,7 +154,7 @@ class FleetSettings:
         own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
         own["model"] = model_folder(self.model)
-        own["task"] = self.task or ""
+        own["task"], own["vocabulary"] = self.task or "", self.vocabulary or 0
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         if self.dp == "off":
@@ -147,6 +162,8 @@ class FleetSettings:
                 del own[key]
         own["private-data"] = _PRIVATE_DATA
         del own["record"]  # changes nothing that the run computes
+        if self.epsilon_budget is None:
+            del own["epsilon-budget"]
         if not self.canaries:
             del own["canaries"]
         return own
@@ -199,7 +216,7 @@ def run_fleet(
             on_round(_with_evaluations(record, settings.out, clients))
 
     noise = SimulatedNoise(settings.seed)
-    server_app = make_server_app(config=config, on_round=report_round, entropy=noise.server())
+    server_app = make_server_app(config=config, on_round=report_round, noise=noise.server)
     threads = torch.get_num_threads()
     try:
         # One thread: sums in another order differ in their last digits, and clients this small gain little from two.
@@ -211,7 +228,15 @@ def run_fleet(
         else:
             client_app = make_client_app(data, identify=identify, noise=noise)
             with recorded(settings.out if settings.record else None) as tap:
-                run_in_process(server_app, client_app, clients=clients, run_config=config, on_answer=on_answer, tap=tap)
+                run_in_process(
+                    server_app,
+                    client_app,
+                    clients=clients,
+                    run_config=config,
+                    node_config=budget_of(settings.epsilon_budget),
+                    on_answer=on_answer,
+                    tap=tap,
+                )
     except UserError as error:
         reason = f"{error}{_first_failure(settings.out, clients)}"
         if not settings.resume:
@@ -226,6 +251,8 @@ def run_fleet(
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
     summary = summarize(rows, rounds, final, dense)
     summary["privacy"] = write_privacy(final["privacy"])
+    if settings.epsilon_budget is not None:
+        summary["clients_sat_out"] = sat_out(settings.out, clients)
     summary["wall_seconds"] = time.perf_counter() - started
     summary["cpu_seconds"] = time.process_time() - cpu_started
     summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -242,7 +269,7 @@ def _world(
         if settings.partition == FleetSettings.partition:
             config["partition"] = "natural"
         speakers = make_speaker_data(config, settings.clients, facts)
-        return speakers, lambda: TextEvaluator(backbone.model, speakers)
+        return speakers, lambda: TextEvaluator(backbone, speakers)
     data = make_fleet_data(config, settings.clients, facts)
     return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)
 

@@ -26,7 +26,7 @@ class SeededEntropy:
 
 @dataclass(frozen=True)
 class SimulatedNoise:
-    """The noise of every client of a run with a seed."""
+    """The noise of every client of a run with a seed, and of its server."""
 
     seed: int
 
@@ -34,6 +34,6 @@ class SimulatedNoise:
         """Return what the client of this configuration draws its share from, for one plan."""
         return SeededEntropy(f"{self.seed}/client {node_config['partition-id']}/{plan.version}")
 
-    def server(self) -> Entropy:
-        """Return what the server draws from."""
-        return SeededEntropy(f"{self.seed}/server")
+    def server(self, plan: Plan) -> Entropy:
+        """Return what the server draws the noise of a plan's sum from: the same, however often the round is begun."""
+        return SeededEntropy(f"{self.seed}/server/{plan.version}")

@@ -30,6 +30,9 @@ from client.vault.sealing import VAULT_ID_BYTES, SealError, UnknownFormatError, 
 from personalization.errors import UserError
 from personalization.files import write_atomically
 
+# An entry of the vault's own, in one that began anew after it was given up.
+_BEGAN_ANEW = "began-anew"
+
 
 class DamagedEntryError(Exception):
     """An entry whose file is missing, cut short, changed or an old one. Its text is one line that names the entry."""
@@ -40,6 +43,7 @@ class Vault:
 
     _index: Index
     _key: VaultKey
+    _began_anew: bool
 
     def __init__(self, folder: Path, access: VaultAccess, *, lock: StateLock, report: Callable[[str], None]) -> None:
         """Open the vault in `folder`, or an empty one if there is none; nothing is written yet.
@@ -59,7 +63,12 @@ class Vault:
 
     def names(self) -> list[str]:
         """Return the names of all entries, sorted."""
-        return sorted(self._index.entries)
+        return sorted(self._index.entries.keys() - {_BEGAN_ANEW})
+
+    @property
+    def began_anew(self) -> bool:
+        """Whether entries were lost at any time because the whole vault was given up; it is never forgotten."""
+        return self._began_anew
 
     def read(self, name: str) -> bytes:
         """Return an entry. Raises FileNotFoundError if there is none, DamagedEntryError if it is not as written."""
@@ -113,6 +122,8 @@ class Vault:
                     left.pop(name, None)
                 else:
                     left[name] = self._add(name, data, key)
+            if self._began_anew and _BEGAN_ANEW not in left:
+                left[_BEGAN_ANEW] = self._add(_BEGAN_ANEW, b"", key)
             index = Index(self._index.vault, self._index.generation + 1, left)
             copies = write_copies(self.folder, index, key)
         except OSError:
@@ -198,6 +209,9 @@ class Vault:
             self._report(f"{self.folder}: {'; '.join(opened.problems)}; the other copy of the index is used")
         elif index is not None and counter is None and self._access.counter is not None:
             self._report(f"{self._access.counter}: the vault's counter is missing; an old copy could not be told")
+        # Entries without any index are no loss: a first change that was interrupted leaves them, and nothing held yet.
+        lost = index is None and bool(floor or any(copies))
+        self._began_anew = lost or (index is not None and _BEGAN_ANEW in index.entries)
         # The counter's vault goes on, with generations that none of its old files has.
         self._index = index or Index(vault or os.urandom(VAULT_ID_BYTES), floor)
         self._key = opened.key if index is not None and opened.key is not None else keys[0]

@@ -14,7 +14,7 @@ from personalization.device.manifest import DeviceManifest, Precision
 from personalization.errors import UserError
 
 if TYPE_CHECKING:
-    from personalization.generation import Generation
+    from personalization.continuation import Generation
 
 
 def open_stored(

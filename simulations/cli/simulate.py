@@ -13,12 +13,14 @@ from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import TextBatch
 from simulations.cli.options import (
+    AdaptersOption,
     AdaptHeadOption,
     BudgetKindOption,
     BudgetOption,
     ClipOption,
     DeltaOption,
     DpOption,
+    EpsilonBudgetOption,
     EpsilonOption,
     JsonOption,
     ModelOption,
@@ -32,6 +34,9 @@ from simulations.cli.options import (
     StrategyOption,
     TaskOption,
     ToleranceOption,
+    TrainingPrecisionOption,
+    TrainingStepsOption,
+    VocabularyOption,
     WindowsOption,
     WindowTokensOption,
     spare_threads,
@@ -69,6 +74,9 @@ def simulate(
     step_probes: StepProbesOption = _DEFAULTS.step_probes,
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
+    training_steps: TrainingStepsOption = _DEFAULTS.training_steps,
+    adapters: AdaptersOption = _DEFAULTS.adapters,
+    training_precision: TrainingPrecisionOption = _DEFAULTS.training_precision,
     adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     strategy: StrategyOption = "precision-weighted-mean",
     secure_aggregation: Annotated[
@@ -85,6 +93,7 @@ def simulate(
     epsilon: EpsilonOption = 4.0,
     delta: DeltaOption = 1e-5,
     clip: ClipOption = 0.3,
+    epsilon_budget: EpsilonBudgetOption = None,
     seed: SeedOption = 0,
     data: Annotated[
         Path | None,
@@ -97,6 +106,7 @@ def simulate(
     task: TaskOption = None,
     windows: WindowsOption = TextBatch.windows,
     window_tokens: WindowTokensOption = TextBatch.tokens,
+    vocabulary: VocabularyOption = None,
     engine: Annotated[str, typer.Option(help="`in-process`, or `ray` for Flower's simulation engine.")] = "in-process",
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")

@@ -124,7 +124,7 @@ class _Fleet:
         check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
         noise = SimulatedNoise(self.settings.seed)
         crossed = run_in_process(
-            make_server_app(config=config, on_round=self._judge_round, entropy=noise.server()),
+            make_server_app(config=config, on_round=self._judge_round, noise=noise.server),
             make_client_app(
                 self.world.data,
                 personalize=self.worlds.first_searches,

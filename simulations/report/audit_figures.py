@@ -1,6 +1,8 @@
 """The figures of an audit's page, from the dictionary of audit.json."""
 
+import textwrap
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -9,13 +11,15 @@ from simulations.audit.tally import GROUPS
 from simulations.report.figures import finish
 
 _COLOURS = dict(zip(GROUPS, ("#2563eb", "#7c3aed", "#f59e0b", "#8a8f98", "#d1d5db"), strict=True))
-_BAR_HEIGHT, _MARGIN = 26, 150
+# Pixels. Two lines of a label fit beside a bar, and a label leaves room for the bars on a telephone.
+_BAR_HEIGHT, _MARGIN = 36, 180
+_LABEL_LETTERS = 18
 
 
 def bytes_by_kind(audit: Mapping[str, Any]) -> go.Figure:
     """Draw a bar for each kind of message: the mean bytes of one, by what they are for."""
     figure = go.Figure()
-    kinds = [row["kind"] for row in audit["kinds"]]
+    kinds = [_label(row["kind"]) for row in audit["kinds"]]
     for group in GROUPS:
         sizes = [row["groups"].get(group, 0) / row["messages"] for row in audit["kinds"]]
         if any(sizes):
@@ -28,9 +32,8 @@ def bytes_by_kind(audit: Mapping[str, Any]) -> go.Figure:
                 hovertemplate="%{y}: %{x:,.0f} bytes<extra>" + group + "</extra>",
             )
     figure.update_layout(barmode="stack")
-    finish(figure, "bytes of a message, mean", "", legend=True, height=_MARGIN + _BAR_HEIGHT * len(kinds))
     figure.update_yaxes(autorange="reversed")
-    return figure
+    return _finish(figure, "mean bytes of a message", height=_MARGIN + _BAR_HEIGHT * len(kinds))
 
 
 def attack_scores(inference: Mapping[str, Any]) -> go.Figure:
@@ -41,7 +44,7 @@ def attack_scores(inference: Mapping[str, Any]) -> go.Figure:
         own = [result for result in results if result["attack"] == attack]
         figure.add_scatter(
             x=[result["auc"] for result in own],
-            y=[result["view"] for result in own],
+            y=[_label(result["view"]) for result in own],
             name=attack,
             mode="markers",
             marker={"size": 10},
@@ -54,6 +57,16 @@ def attack_scores(inference: Mapping[str, Any]) -> go.Figure:
         )
     figure.add_vline(x=0.5, line={"color": "#8a8f98", "dash": "dot"})
     views = {result["view"] for result in results}
-    finish(figure, "AUC of the attack", "", legend=True, height=_MARGIN + 2 * _BAR_HEIGHT * len(views))
     figure.update_xaxes(range=[0.4, 1.02])
-    return figure
+    return _finish(figure, "AUC of the attack", height=_MARGIN + 2 * _BAR_HEIGHT * len(views))
+
+
+def _label(name: str) -> str:
+    """Return a name as it stands beside an axis: in lines, and with nothing in it that Plotly takes for markup."""
+    return "<br>".join(escape(line, quote=False) for line in textwrap.wrap(name, _LABEL_LETTERS))
+
+
+def _finish(figure: go.Figure, across: str, *, height: int) -> go.Figure:
+    finish(figure, across, "", legend=True, height=height)
+    # A title is centred below the bars, of which labels leave a telephone half its width.
+    return figure.update_xaxes(title_font_size=13)

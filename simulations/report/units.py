@@ -26,6 +26,7 @@ SUMMARY_ROWS = (
     ("downlink_bytes_later_mean", "sent down, each later round", "bytes"),
     ("evaluations_per_client_mean", "evaluations (masked forward passes) per client", "count"),
     ("privacy", "differential privacy of a client", "text"),
+    ("clients_sat_out", "clients that sat out, their privacy budget spent", "number"),
     ("wall_seconds", "wall clock", "seconds"),
     ("cpu_seconds", "processor time", "seconds"),
     ("peak_memory_bytes", "peak memory of the process", "bytes"),
@@ -53,6 +54,8 @@ def format_figure(value: float | str | None, kind: str) -> str:
         return f"{100 * value:.1f} %"
     if kind == "bytes":
         return format_bytes(value)
+    if kind == "number":
+        return f"{value:.0f}"
     if kind == "milliseconds":
         return f"{value:.2f} ms"
     if kind == "seconds":

@@ -65,28 +65,27 @@ def tokenized(monkeypatch):
 
 
 def test_the_same_text_is_tokenized_once_and_what_changes_it_makes_windows_anew(config, text, preprocessing, tokenized):
-    def take(batch=BATCH):
-        found = private_windows(text, preprocessing, batch, state_of(config))
-        np.testing.assert_array_equal(found, load_windows(text, preprocessing, batch))
+    def take(length=16):
+        found = private_windows(text, preprocessing, length, state_of(config))
+        np.testing.assert_array_equal(found, load_windows(text, preprocessing, length))
         return len(tokenized)
 
     assert [take(), take()] == [1, 1]
-    assert take(TextBatch(windows=9, tokens=16)) == 2
-    assert take(TextBatch(windows=9, tokens=8)) == 3
+    assert take(8) == 2
     (text / "1904.txt").write_text("gold " * 400)
-    assert [take(), take()] == [4, 4]
+    assert [take(), take()] == [3, 3]
     (text / "1900.txt").unlink()  # what was taken out of the folder is in no window any more
-    assert take() == 5
+    assert take() == 4
     (text / "1901.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"1901\.txt: not UTF-8"):
         take()
 
 
 def test_windows_that_were_damaged_are_made_again(config, text, preprocessing, tokenized, caplog):
-    first = private_windows(text, preprocessing, BATCH, state_of(config))
+    first = private_windows(text, preprocessing, 16, state_of(config))
     state = state_of(config)
     state.write(WINDOWS, state.read(WINDOWS)[:-40])
-    np.testing.assert_array_equal(private_windows(text, preprocessing, BATCH, state_of(config)), first)
+    np.testing.assert_array_equal(private_windows(text, preprocessing, 16, state_of(config)), first)
     assert len(tokenized) == 2
     assert "windows are made again" in caplog.text
 
@@ -94,13 +93,13 @@ def test_windows_that_were_damaged_are_made_again(config, text, preprocessing, t
 def test_without_a_key_no_copy_of_the_text_is_kept(tmp_path, text, preprocessing, tokenized):
     state = ClientState(tmp_path / "plain")
     for _ in range(2):
-        private_windows(text, preprocessing, BATCH, state)
+        private_windows(text, preprocessing, 16, state)
     assert len(tokenized) == 2
     assert list(state.folder.iterdir()) == []
 
 
 def test_no_token_lies_in_the_open(config, text, preprocessing):
-    found = private_windows(text, preprocessing, BATCH, state_of(config))
+    found = private_windows(text, preprocessing, 16, state_of(config))
     state = state_of(config)
     assert state.vault.names() == [WINDOWS]
     for path in state.folder.rglob("*"):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from secure_run import CLIENTS, SecureRun
 
+from client.node_file import EPSILON_BUDGET
 from personalization.errors import UserError
+from personalization.plan import Plan
 from server.journal import load_journal
 from server.private_rounds import NO_PRIVACY
 from server.settings import ServerSettings
-from simulations.noise import SeededEntropy
+from simulations.noise import SeededEntropy, SimulatedNoise
 from strategies.privacy.settings import PrivacySettings
 
 FAST = {"fraction": 0.5}
@@ -75,6 +77,29 @@ def test_runs_that_cannot_be_private_are_refused_in_one_line(tmp_path: Path, cha
 def test_settings_that_make_no_sense_are_refused(bad) -> None:
     with pytest.raises(UserError, match=next(iter(bad)).replace("mode", "dp")):
         PrivacySettings(**bad)
+
+
+def test_the_noise_of_a_round_is_its_own_and_the_same_whenever_it_is_drawn() -> None:
+    def noise(seed: int, version: int) -> bytes:
+        none = np.zeros(4, bool)
+        plan = Plan(version=version, prior=None, dropped=none, probes=2, budget=0.5)
+        return SimulatedNoise(seed).server(plan)(16)
+
+    assert noise(1, 2) == noise(1, 2)
+    assert len({noise(1, 2), noise(1, 3), noise(2, 2)}) == 3
+
+
+def test_when_all_budgets_are_spent_rounds_teach_nothing_and_everybody_still_gets_a_model(tmp_path: Path) -> None:
+    """Two answers a client are planned; each pays for one."""
+    once = {EPSILON_BUDGET: 3.2}
+    run = SecureRun(
+        tmp_path, mode="off", sums_only=False, rounds=2, privacy=private("central"), node=lambda client: once
+    )
+    first, second = run.journal.rounds
+    assert (first["clients_replied"], first["failures"]) == (CLIENTS, {})
+    assert (second["clients_replied"], second["failures"]) == (0, {"budget_spent": CLIENTS})
+    assert run.journal.final is not None
+    assert run.journal.final["clients_replied"] == CLIENTS
 
 
 def test_seeded_noise_repeats_and_differs_by_what_it_is_for() -> None:

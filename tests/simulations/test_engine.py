@@ -8,12 +8,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import make_app as make_client_app
 from client.data import InputFacts
-from client.state import ClientState
+from client.state import LEDGER, ClientState
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
 from server.app import make_app as make_server_app
 from server.journal import load_journal
 from simulations.engine import node_id, run_in_process
+from simulations.noise import SimulatedNoise
 from simulations.private_data import make_fleet_data
 
 
@@ -92,7 +93,7 @@ class Fleet:
         backbone = load_backbone(config["model"])
         data = make_fleet_data(config, clients, InputFacts(backbone.preprocessing, backbone.labels))
         size = run_in_process(
-            make_server_app(on_round=on_round),
+            make_server_app(on_round=on_round, noise=SimulatedNoise(config["seed"]).server),
             make_client_app(data, personalize=personalize),
             clients=clients,
             run_config=config,
@@ -127,14 +128,21 @@ def strip(journal):
     return rounds, journal.knowledge.to_json(), {n: g.tolist() for n, g in journal.nodes.items()}
 
 
+def ledgers(fleet):
+    paths = [fleet.state(client).path(LEDGER) for client in range(6)]
+    return [path.read_text() for path in paths if path.is_file()]
+
+
 def records(fleet):
     return [fleet.state(client).record() for client in range(6)]
 
 
+@pytest.mark.parametrize("dp", ["off", "central"])
 @pytest.mark.parametrize("calls", [2, 4, 8, 11])
-def test_a_run_that_stopped_anywhere_ends_like_one_that_did_not(fleet, tiny_vit_folder, tiny_data, tmp_path, calls):
+def test_a_run_that_stopped_anywhere_ends_like_one_that_did_not(fleet, tiny_vit_folder, tiny_data, tmp_path, calls, dp):
+    """With noise too: the same draw for the same clients, and nobody is charged twice."""
     whole = Fleet(tiny_vit_folder, tiny_data, tmp_path / "whole")
-    expected, _ = whole.run()
+    expected, _ = whole.run(dp=dp)
     left = [calls]
 
     def stops(*args, **kwargs):
@@ -144,10 +152,13 @@ def test_a_run_that_stopped_anywhere_ends_like_one_that_did_not(fleet, tiny_vit_
         return fake_personalize(*args, **kwargs)
 
     with pytest.raises(KeyboardInterrupt):
-        fleet.run(personalize=stops)
-    resumed, _ = fleet.run(resume=True)
+        fleet.run(personalize=stops, dp=dp)
+    resumed, _ = fleet.run(resume=True, dp=dp)
     assert strip(resumed) == strip(expected)
     assert records(fleet) == records(whole)
+    assert (resumed.asked, resumed.spent) == (expected.asked, expected.spent)
+    assert ledgers(fleet) == ledgers(whole)
+    assert bool(ledgers(fleet)) == (dp == "central")
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(fleet):

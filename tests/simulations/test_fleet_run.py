@@ -83,6 +83,21 @@ def test_the_same_seed_gives_the_same_report(tiny_vit_folder, tiny_data, tmp_pat
     )
 
 
+@pytest.mark.usefixtures("faked")
+def test_who_has_spent_its_budget_sits_out_and_the_report_says_so(tiny_vit_folder, tiny_data, tmp_path):
+    """Every client is asked twice and can pay once; without noise, none can."""
+    chosen = {"fraction": 1.0, "dp": "central", "epsilon": 4.0, "epsilon_budget": 3.2}
+    report = run_fleet(settings(tiny_vit_folder, tiny_data, tmp_path / "out", **chosen)).to_report()
+    assert [record["failures"] for record in report["rounds"]] == [{}, {"budget_spent": 4}]
+    assert report["final"]["clients_replied"] == 4
+    assert report["summary"]["clients_sat_out"] == 4
+    assert report["settings"]["epsilon-budget"] == 3.2
+    chosen["epsilon_budget"] = 8.0
+    enough = run_fleet(settings(tiny_vit_folder, tiny_data, tmp_path / "enough", **chosen)).to_report()
+    assert [record["failures"] for record in enough["rounds"]] == [{}, {}]
+    assert enough["summary"]["clients_sat_out"] == 0
+
+
 def test_a_run_that_fails_before_its_first_round_leaves_nothing(tiny_vit_folder, tiny_data, tmp_path, monkeypatch):
     def fails(*_, **__):
         raise UserError("12 samples are fewer than the probes need")
@@ -103,6 +118,8 @@ def test_a_run_that_fails_before_its_first_round_leaves_nothing(tiny_vit_folder,
         {"budget": 1.5},
         {"solver": "x"},
         {"seed": -1},
+        {"epsilon_budget": 0.0},
+        {"epsilon_budget": 1.0, "engine": "ray"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_is_written(bad, tmp_path):
