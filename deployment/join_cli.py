@@ -61,7 +61,7 @@ def join(
         Recovery | None,
         typer.Option(
             help="What makes up for a cut on this device: folded means only, closed-form refit (ridge), or that and "
-            "label-free training (distill).",
+            "training, towards the dense model (distill) or the labels, which are the next tokens of a text (tune).",
             show_default="the fleet's",
         ),
     ] = None,

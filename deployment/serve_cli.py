@@ -56,7 +56,8 @@ def serve(
         Recovery,
         typer.Option(
             help="What makes up for a cut on devices that joined without a --recovery of their own: folded means only, "
-            "closed-form refit (ridge), or that and label-free training (distill)."
+            "closed-form refit (ridge), or that and training, towards the dense model (distill) or the labels, which "
+            "are the next tokens of a text (tune)."
         ),
     ] = PersonalizationSettings.recovery,
     windows: Annotated[

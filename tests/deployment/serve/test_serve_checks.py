@@ -48,7 +48,7 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"min_nodes": 0}, "min-nodes 0"),
         ({"seed": -1}, "--seed -1"),
         ({"windows": 7}, "7 windows of 128 tokens: expected 8 or more"),
-        ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill"),
+        ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill, tune"),
     ],
 )
 def test_values_that_make_no_sense_are_named(fleet, changes, text):
