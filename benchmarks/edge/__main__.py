@@ -91,7 +91,6 @@ def main() -> int:
 
 def _settings(arguments: argparse.Namespace) -> EdgeSettings:
     """Raises UserError."""
-    kills = {"kill_device_in": None, "kill_server_in": None} if arguments.no_kills else {}
     return EdgeSettings(
         out=arguments.out,
         devices=arguments.devices,
@@ -102,7 +101,8 @@ def _settings(arguments: argparse.Namespace) -> EdgeSettings:
         budget=arguments.budget,
         deadline=arguments.deadline,
         seed=arguments.seed,
-        **kills,
+        kill_device_in=None if arguments.no_kills else EdgeSettings.kill_device_in,
+        kill_server_in=None if arguments.no_kills else EdgeSettings.kill_server_in,
     )
 
 

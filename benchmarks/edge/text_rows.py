@@ -23,11 +23,11 @@ def text_rows(devices: Sequence[Device], settings: EdgeSettings, backbone: Backb
     rows = device_rows(devices, lambda device: _spoken(device, commands), commands)
     facts = InputFacts(backbone.preprocessing, backbone.labels)
     speakers = make_speaker_data({"data": str(settings.data), **settings.text}, len(devices), facts)
-    judge = TextEvaluator(backbone.model, speakers, latency=False)
+    judge = TextEvaluator(backbone, speakers, latency=False)
     found = []
     for number, (device, spoken) in enumerate(zip(devices, rows, strict=True)):
         row, loaded = state_row(device)
-        judged = judge.row(number, loaded.model)
+        judged = judge.loaded_row(number, loaded)
         found.append({**row, **spoken, **{key: judged[key] for key in _SHOWN}})
     return found
 

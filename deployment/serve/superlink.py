@@ -4,8 +4,10 @@ A model goes through the database in pieces: of a language model hundreds of meg
 write meanwhile waits longer than the 5 s after which Flower gives up, with an error that ends the run.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 PATIENCE_MILLISECONDS = 120_000
 _PRAGMA = "busy_timeout"
@@ -13,9 +15,9 @@ _PRAGMA = "busy_timeout"
 
 def main() -> None:
     """Run the SuperLink with this process's arguments."""
-    from flwr.supercore import sql_mixin
     from flwr.superlink.cli import flower_superlink
 
+    sql_mixin: Any = importlib.import_module("flwr.supercore.sql_mixin")
     sql_mixin.SQLITE_PRAGMAS = patient(sql_mixin.SQLITE_PRAGMAS)
     sys.argv[0] = "flower-superlink"
     flower_superlink()
