@@ -21,7 +21,7 @@ from personalization.images import image_preprocessing
 from personalization.layers import find_layers
 from personalization.readout import token_head
 from personalization.tasks import Preprocessing
-from personalization.texts import text_preprocessing
+from personalization.texts import WINDOW_TOKENS, TextPreprocessing, text_preprocessing
 
 if TYPE_CHECKING:  # importing transformers takes seconds on a small device
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -75,6 +75,21 @@ def load_backbone(name_or_folder: str) -> Backbone:
         preprocessing=_preprocessing(model, folder, processor),
         labels=tuple(names[i] for i in sorted(names)),
     )
+
+
+def read_tokenizer(name_or_folder: str) -> TextPreprocessing | None:
+    """Return what encodes the text of a model, for who does not need the model; None for one without a tokenizer.
+
+    Raises UserError as `load_backbone` does, and where the tokenizer can't be read.
+    """
+    file = _local_folder(name_or_folder) / _TOKENIZER
+    try:
+        tokenizer = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: can't be read; fetch the model again") from error
+    return TextPreprocessing(tokenizer, separator=None, context=WINDOW_TOKENS)
 
 
 def _preprocessing(model: "PreTrainedModel", folder: Path, processor: Mapping[str, Any] | None) -> Preprocessing | None:

@@ -111,6 +111,9 @@ def personalize(
     )
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
+    if pruned.last is not None:
+        # Nobody needs the step's writers any more, and those of a whole model are large.
+        pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
     final = final_pass(masked, pruned)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
@@ -158,7 +161,7 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     """Repeat the last committed step with moments of all private samples: what was held out has done its work."""
     everything = replace(masked.compensation, fit=torch.ones_like(masked.compensation.fit))
     final = MaskedModel(masked.trace, everything, pruned.allowed)
-    return final.run(dict(enumerate(map(int, pruned.counts))))
+    return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
 def _check(
@@ -259,7 +262,11 @@ def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
 
 
 def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass) -> nn.Module:
-    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in final.writers.items()}
+    writers = {}
+    for index in list(final.writers):
+        # Out of the pass as soon as they are copied: two sets of a whole model's writers are too many.
+        writer = final.writers.pop(index)
+        writers[index] = (writer.weight.clone(), writer.bias.clone())
     model = cut_model(trace.model, trace.layers, kept, writers)
     path = classifier_path(model, trace.layers, trace.classes)
     if path is not None and bool(trace.shift.any()):

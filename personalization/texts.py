@@ -65,6 +65,11 @@ class TextPreprocessing:
         """Return the text of tokens, special ones left out."""
         return str(self._tokenizer.decode([int(token) for token in tokens]))
 
+    def spellings(self, tokens: Sequence[int] | Tokens) -> list[str]:
+        """Return how the tokenizer spells each of `tokens`; a number that is no token has none."""
+        found = (self._tokenizer.id_to_token(int(token)) for token in tokens)
+        return [spelling for spelling in found if spelling is not None]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as what JSON can hold."""
         return {"tokenizer": self.tokenizer, "separator": self.separator, "context": self.context}

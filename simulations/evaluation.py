@@ -54,8 +54,14 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
 class Judge(Protocol):
     """Judges a client's personal model on data that nobody saw before."""
 
-    def loaded_row(self, client: int, loaded: LoadedPersonalModel) -> dict[str, Any]:
-        """Return what a model that was kept achieves for a client, with keys of `clients` in report.json."""
+    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client, with keys of `clients` in report.json.
+
+        round_number: judged is on what the client holds in this round (None: in the end).
+        """
+
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
+        """Return `row` for a personal model that was kept, which knows its own preprocessing."""
 
 
 class Evaluator:
@@ -105,9 +111,9 @@ class Evaluator:
             row["latency_ms"] = measure_latency(model, {"pixel_values": self._pixels[:1]})
         return row
 
-    def loaded_row(self, client: int, loaded: LoadedPersonalModel) -> dict[str, Any]:
-        """Return `row` for a model that was kept, on the data that the client holds in the end."""
-        return self.row(client, loaded.model)
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
+        """Return `row` for a personal model that was kept."""
+        return self.row(client, loaded.model, round_number)
 
     def _shift(self, client: int, round_number: int | None) -> Tensor:
         """Return how the client's own samples move the dense model's head, [classes]."""

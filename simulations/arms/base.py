@@ -20,9 +20,10 @@ from personalization.settings import PersonalizationSettings
 from personalization.storage import stored_tensors
 from simulations.arms.models import as_stored
 from simulations.conditions.roles import Roles
-from simulations.evaluation import Evaluator
-from simulations.fleet import FleetSettings
+from simulations.evaluation import Judge
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData
+from simulations.speakers import SpeakerData
 
 Row = dict[str, Any]
 
@@ -39,8 +40,8 @@ class World:
     """
 
     backbone: Backbone
-    data: FleetData
-    evaluator: Evaluator
+    data: FleetData | SpeakerData
+    evaluator: Judge
     roles: Roles | None = None
     budgets: Mapping[int, float] = field(default_factory=dict)
 
@@ -48,7 +49,12 @@ class World:
     def clients(self) -> list[int]:
         """The honest clients, in order."""
         attackers = frozenset[int]() if self.roles is None else self.roles.attackers
-        return [client for client in range(self.data.partition.clients) if client not in attackers]
+        return [client for client in range(self.data.clients) if client not in attackers]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its clients hold text."""
+        return isinstance(self.data, SpeakerData)
 
     def samples(self, client: int) -> PrivateSamples:
         """Return what a client holds in the end, after any drift: arms know no rounds in which data change."""
@@ -95,6 +101,7 @@ class Arm(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    needs_classes: ClassVar[bool] = False
 
     def hyper_parameters(self) -> dict[str, float]:
         """Return what decides the arm's result beside the fleet's settings."""

@@ -4,7 +4,7 @@ from personalization.footprint import stored_bytes
 from personalization.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.models import with_fitted_head
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class Dense(Arm):
@@ -26,8 +26,9 @@ class Dense(Arm):
             "entropy_increase": 0.0,
             "fit_r2": None,
         }
+        fitted = settings.adapt_head and not world.is_text  # text has no mixture of classes to fit a head to
         rows = []
         for client in world.clients:
-            own = with_fitted_head(model, layers, world.samples(client).inputs) if settings.adapt_head else model
+            own = with_fitted_head(model, layers, world.samples(client).inputs) if fitted else model
             rows.append(client_row(world, client, own, found, uplink_bytes=0, downlink_bytes=size))
         return ArmResult.of(rows, rounds=0)

@@ -7,7 +7,7 @@ from simulations.arms.averaging import Averaging
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.arms.training import Training, read_weights, train, with_weights
 from simulations.arms.weight_sharing import average_dense
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class FedAvgFinetune(Arm):
@@ -20,6 +20,7 @@ class FedAvgFinetune(Arm):
 
     name = "fedavg-finetune"
     summary = "weights averaged with Flower's FedAvg, then tuned and cut per client; needs labels, sends weights"
+    needs_classes = True
 
     def hyper_parameters(self) -> dict[str, float]:
         """Return how clients train."""

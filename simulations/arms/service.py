@@ -22,7 +22,7 @@ from server.exchange import exchange
 from simulations.arms.base import FOUND, Row, World
 from simulations.engine import node_id, run_in_process
 from simulations.evaluation import client_folder
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 _DEADLINE = 3600.0
 
@@ -52,7 +52,7 @@ class Service:
         self.generic = GenericBackbone(backbone.model, description, len(PersonalizationSettings().levels))
         self.folder = folder
         self._config = replace(settings, out=folder).run_config()
-        self._clients, self._app = world.data.partition.clients, make_app(world.data)
+        self._clients, self._app = world.data.clients, make_app(world.data)
         self._lacking: dict[int, NDArray[np.bool_]] = {}
 
     def ask(

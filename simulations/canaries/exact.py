@@ -15,11 +15,14 @@ _REACH = 64  # values to either side that are looked at
 
 
 class FragmentTable:
-    """Blocks of all forms. A fragment counts if it is 16 values long, and 12 of them differ: a sky is no finding."""
+    """Blocks of all forms. A fragment counts if it is long enough, and 12 of its values differ: a sky is no finding."""
 
-    def __init__(self, forms: Sequence[tuple[str, int, bytes]]) -> None:
-        """Index `forms`: of each its name, the bytes of one value, and it itself."""
-        self._forms = list(forms)
+    def __init__(self, forms: Sequence[tuple[str, int, bytes]], *, fragment: int = FRAGMENT) -> None:
+        """Index `forms`: of each its name, the bytes of one value, and it itself.
+
+        fragment: how many values in a row make a finding, 16 or more.
+        """
+        self._forms, self._fragment = list(forms), fragment
         blocks, owners, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
         for number, (_, size, data) in enumerate(self._forms):
             all_blocks = np.frombuffer(data, dtype="<u8", count=len(data) // BLOCK).astype(np.uint64)
@@ -52,7 +55,7 @@ class FragmentTable:
         block = self._blocks[entry]
         while entry < len(self._blocks) and self._blocks[entry] == block:
             name, size, form = self._forms[int(self._owners[entry])]
-            if name not in found and _is_fragment(data, at, form, int(self._places[entry]), size):
+            if name not in found and _is_fragment(data, at, form, int(self._places[entry]), size, self._fragment):
                 found.add(name)
             entry += 1
 
@@ -70,7 +73,7 @@ def _telling(blocks: NDArray[np.uint64], size: int) -> NDArray[np.intp]:
     return np.flatnonzero(distinct >= (5 if width == 1 else BLOCK // width - (width == 2)))
 
 
-def _is_fragment(data: bytes, at: int, form: bytes, place: int, size: int) -> bool:
+def _is_fragment(data: bytes, at: int, form: bytes, place: int, size: int, fragment: int) -> bool:
     """Return whether the bytes around data[at:] and form[place:] agree for long enough."""
     reach = _REACH * size
     before = _agreeing(data[max(0, at - reach) : at][::-1], form[max(0, place - reach) : place][::-1])
@@ -78,7 +81,7 @@ def _is_fragment(data: bytes, at: int, form: bytes, place: int, size: int) -> bo
     start = place - before
     whole = start + -start % size
     count = (start + length - whole) // size
-    if length < _LEAST_BYTES or count < FRAGMENT:
+    if length < _LEAST_BYTES or count < fragment:
         return False
     values = np.frombuffer(form, dtype=f"V{size}", count=count, offset=whole)
     return len({value.tobytes() for value in values}) >= _DISTINCT

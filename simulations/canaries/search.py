@@ -1,4 +1,4 @@
-"""Search what others can see for canaries, private images and names."""
+"""Search what others can see for canaries, private images and text, and names."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from simulations.canaries.exact import FragmentTable
 from simulations.canaries.needles import Needle
 from simulations.canaries.peeling import number_lists, peel
 
+# Letters of a passage that somebody wrote which make a finding: fewer in a row can be in anybody's text.
+NATURAL_FRAGMENT = 48
 # Larger ones are searched for fragments and lists of numbers alone: reading them as numbers of every kind takes long.
 LARGEST_VIEWED = 1 << 18
 
@@ -23,9 +25,10 @@ class Search:
     def __init__(self, needles: Sequence[Needle]) -> None:
         """Index the needles."""
         self._needles = list(needles)
-        self._table = FragmentTable(
-            [(f"{needle.name}: {name}", size, data) for needle in needles for name, size, data in needle.forms]
-        )
+        self._tables = [
+            FragmentTable(_forms([needle for needle in needles if not needle.natural])),
+            FragmentTable(_forms([needle for needle in needles if needle.natural]), fragment=NATURAL_FRAGMENT),
+        ]
         self._noise = {needle.name: stretches(needle.noise) for needle in needles if needle.noise}
         self._words = {
             needle.name: {form.encode() for form in (needle.word, needle.word.lower(), needle.word.upper())}
@@ -51,8 +54,8 @@ class Search:
             inside = f" in {wrapped}" if wrapped else ""
             lists = list(number_lists(inner))
             written = [_as_bytes(values) for values in lists]
-            found |= dict.fromkeys(f"{name}{inside}" for name in sorted(self._table.find(inner)))
-            found |= dict.fromkeys(f"{name} in a list" for data in written for name in sorted(self._table.find(data)))
+            found |= dict.fromkeys(f"{name}{inside}" for name in self._fragments(inner))
+            found |= dict.fromkeys(f"{name} in a list" for data in written for name in self._fragments(data))
             found |= dict.fromkeys(f"{name}, scaled{inside}" for name in self._scaled(inner, lists))
             if words:
                 found |= dict.fromkeys(f"{name}{inside}" for name in self._named(inner))
@@ -65,8 +68,9 @@ class Search:
     def to_record(self) -> dict[str, Any]:
         """Return what was searched for and where, as what JSON can hold."""
         return {
-            "canaries": sum(bool(needle.noise) for needle in self._needles),
-            "images": sum(bool(needle.forms) and not needle.noise for needle in self._needles),
+            "canaries": sum(needle.planted for needle in self._needles),
+            "images": sum(bool(needle.forms) and not (needle.planted or needle.natural) for needle in self._needles),
+            "passages": sum(needle.natural for needle in self._needles),
             "names": len(self._words),
             "forms": len(next((needle.forms for needle in self._needles if needle.forms), [])),
             "messages": self._places["messages"],
@@ -81,6 +85,9 @@ class Search:
         self._bytes[kind] += len(data)
         self._found += [{"where": where, "what": f"found: {what}"} for what in self.find(data, words=words)]
 
+    def _fragments(self, data: bytes) -> list[str]:
+        return sorted(name for table in self._tables for name in table.find(data))
+
     def _scaled(self, data: bytes, lists: Sequence[NDArray[np.float64]]) -> list[str]:
         if not self._noise:
             return []
@@ -89,6 +96,10 @@ class Search:
 
     def _named(self, data: bytes) -> list[str]:
         return [name for name, forms in self._words.items() if any(form in data for form in forms)]
+
+
+def _forms(needles: Sequence[Needle]) -> list[tuple[str, int, bytes]]:
+    return [(f"{needle.name}: {name}", size, data) for needle in needles for name, size, data in needle.forms]
 
 
 def _as_bytes(values: NDArray[np.float64]) -> bytes:

@@ -24,7 +24,8 @@ def audit(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="The device's own images: they, their file names and class folders are looked for in all that left."
+            help="The device's own images or text: they, their file names and class folders are looked for in all that "
+            "left."
         ),
     ] = None,
     search: Annotated[

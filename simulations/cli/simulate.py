@@ -116,7 +116,11 @@ def simulate(
         typer.Option("--record", help="Keep every encoded message in the run's folder, for `fedsieve audit`."),
     ] = False,
     canaries: Annotated[
-        int, typer.Option(help="Devices that get one image of noise among their own, for `fedsieve audit` to look for.")
+        int,
+        typer.Option(
+            help="Devices that get one image of noise, or one sentence of random letters, among their own data, for "
+            "`fedsieve audit` to look for."
+        ),
     ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     as_json: JsonOption = False,
@@ -126,7 +130,8 @@ def simulate(
     settings["out"] = _run_folder(out, resume=resume)
     spare_threads(model)
 
-    from simulations.fleet import FleetSettings, run_fleet
+    from simulations.fleet import run_fleet
+    from simulations.fleet_settings import FleetSettings
     from simulations.report.files import write_files
     from simulations.report.progress import RoundProgress
     from simulations.report.tables import clients_table, summary_table

@@ -21,13 +21,15 @@ from simulations.arms.base import World
 from simulations.arms.registry import find_arm, run_arm
 from simulations.comparison.cells import ARM_PREFIX, Cell
 from simulations.comparison.first_search import FirstSearches
+from simulations.comparison.quality import ACCURACY, PERPLEXITY
 from simulations.comparison.worlds import Worlds, model_facts
 from simulations.conditions.grid import REPLIED, ConditionedGrid
 from simulations.conditions.masked_lies import MaskedLies
 from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
-from simulations.fleet import FleetSettings, check_cohort, make_identities
+from simulations.fleet import check_cohort, make_identities
+from simulations.fleet_settings import FleetSettings
 from simulations.noise import SimulatedNoise
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario
@@ -108,14 +110,14 @@ class _Fleet:
     world: World
     worlds: Worlds
     fleet_key: str
-    accuracies: dict[tuple[int, int], float] = field(default_factory=dict)
+    qualities: dict[tuple[int, int], float] = field(default_factory=dict)
     grid: ConditionedGrid | None = None
     lies: MaskedLies | None = None
 
     def run(self) -> Row:
         """Run it and return the part of the cell's result that it decides."""
         config: dict[str, ConfigValue] = self.settings.run_config()
-        clients, roles = self.world.data.partition.clients, self._roles
+        clients, roles = self.world.data.clients, self._roles
         attack = self.scenario.conditions.attack
         forger = None if attack is None else attack.attack()
         if self.settings.secure_aggregation != "off" and forger is not None:
@@ -127,7 +129,8 @@ class _Fleet:
             make_server_app(config=config, on_round=self._judge_round, noise=noise.server),
             make_client_app(
                 self.world.data,
-                personalize=self.worlds.first_searches,
+                # A language model is too large to keep many of.
+                personalize=None if self.world.is_text else self.worlds.first_searches,
                 identify=make_identities(self.settings, config),
                 tamper=self.lies,
                 noise=noise,
@@ -154,8 +157,12 @@ class _Fleet:
         assert self.world.roles is not None
         return self.world.roles
 
+    @property
+    def _metric(self) -> str:
+        return PERPLEXITY if self.world.is_text else ACCURACY
+
     def _conditioned(self, grid: Grid) -> Grid:
-        clients = {node_id(client): client for client in range(self.world.data.partition.clients)}
+        clients = {node_id(client): client for client in range(self.world.data.clients)}
         self.grid = ConditionedGrid(
             grid,
             self.scenario.conditions,
@@ -178,15 +185,14 @@ class _Fleet:
         for event in self.grid.events:
             if event["round"] == number and event["status"] == REPLIED:
                 client = int(event["client"])
-                self.accuracies[number, client] = self._accuracy(client, number)
+                self.qualities[number, client] = self._quality(client, number)
 
-    def _accuracy(self, client: int, number: int) -> float:
-        """Return the accuracy of a client's stored model; methods whose first plans are alike share the first ones."""
-        folder, known = client_folder(self.settings.out, client) / MODEL, self.worlds.accuracies
+    def _quality(self, client: int, number: int) -> float:
+        """Return how good a client's stored model is; methods whose first plans are alike share the first ones."""
+        folder, known = client_folder(self.settings.out, client) / MODEL, self.worlds.qualities
         key = (self.fleet_key, client, number, read_manifest(folder).weights_sha256)
         if key not in known:
-            model = load_personal_model(folder).model
-            known[key] = self.world.evaluator.row(client, model, number)["personal_accuracy"]
+            known[key] = self.world.evaluator.loaded_row(client, load_personal_model(folder), number)[self._metric]
         return known[key]
 
     def _round_rows(self) -> list[Row]:
@@ -202,5 +208,5 @@ class _Fleet:
                 noted[client] = json.loads(path.read_text())["rounds"] if path.is_file() else {}
             entry = noted[client].get(str(number), {}) if event["status"] != "attacker" else {}
             found = {key: entry.get(key) for key in ("evaluations", "weights_kept", "agreement", "entropy_increase")}
-            rows.append({**event, **found, "personal_accuracy": self.accuracies.get((number, client))})
+            rows.append({**event, **found, self._metric: self.qualities.get((number, client))})
         return rows

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-# Metrics that each client has one of: name in the summary, key of a client's row.
+from simulations.comparison.quality import ACCURACY, PERPLEXITY, ComparedBy
+
+# Metrics that each client has one of: name in the summary, key of a client's row. Accuracies are those of images,
+# perplexities those of text.
 CLIENT_METRICS = {
-    "personal_accuracy": "personal_accuracy",
+    ACCURACY: ACCURACY,
+    PERPLEXITY: PERPLEXITY,
     "dense_accuracy": "dense_accuracy",
     "dense_fitted_accuracy": "dense_fitted_accuracy",
+    "dense_perplexity": "dense_perplexity",
     "agreement": "agreement",
     "weights_kept": "weights_kept",
     "bytes": "bytes",
@@ -27,11 +32,14 @@ RUN_METRICS = ("uplink_bytes", "rounds_to_target", "wall_seconds", "cpu_seconds"
 class Measures:
     """Figures of one cell.
 
-    clients: for each metric of CLIENT_METRICS the value of each client that has one. late: the clients that came late.
+    by: what clients are compared by, and scores: of each client, the larger the better. clients: for each metric of
+    CLIENT_METRICS the value of each client that has one. late: the clients that came late.
     run: the metrics of RUN_METRICS, None where the run has none. reached: whether a round reached the target; None
     without rounds. personal: for each layer the share of clients that call it personal; empty if nobody calls any so.
     """
 
+    by: ComparedBy
+    scores: dict[int, float]
     clients: dict[str, dict[int, float]]
     late: frozenset[int]
     run: dict[str, float | None]
@@ -43,19 +51,22 @@ class Measures:
 def measure(result: Mapping[str, Any], *, target_loss: float) -> Measures:
     """Return the figures of a cell's result; attackers have no rows among its clients and count nowhere.
 
-    target_loss: how far below the dense model with its head fitted (share, 0 to 1) the target lies.
+    target_loss: how far from the dense model the target lies, see `ComparedBy.lost`.
     """
     rows = result["clients"]
+    by = ComparedBy.of(rows[0] if rows else {})
     clients = {
         name: {row["client"]: float(row[key]) for row in rows if row.get(key) is not None}
         for name, key in CLIENT_METRICS.items()
     }
-    reached_in = _rounds_to_target(result["rounds"], clients["dense_fitted_accuracy"], target_loss)
+    reached_in = _rounds_to_target(result["rounds"], {row["client"]: row for row in rows}, by, target_loss)
     failures: Counter[str] = Counter()
     for record in result["fleet"]:
         failures.update(record["failures"])
     timing = result["timing"]
     return Measures(
+        by=by,
+        scores={client: by.score(value) for client, value in clients[by.metric].items()},
         clients=clients,
         late=frozenset(row["client"] for row in rows if row.get("late")),
         run={
@@ -70,12 +81,15 @@ def measure(result: Mapping[str, Any], *, target_loss: float) -> Measures:
     )
 
 
-def _rounds_to_target(rounds: list[Mapping[str, Any]], fitted: Mapping[int, float], target_loss: float) -> int | None:
+def _rounds_to_target(
+    rounds: list[Mapping[str, Any]], final: Mapping[int, Mapping[str, Any]], by: ComparedBy, target_loss: float
+) -> int | None:
     """Return the first round whose clients are, on average, within `target_loss` of their dense models."""
     lost: dict[int, list[float]] = {}
     for row in rounds:
-        if row.get("personal_accuracy") is not None and row["client"] in fitted:
-            lost.setdefault(row["round"], []).append(fitted[row["client"]] - row["personal_accuracy"])
+        value = row.get(by.metric)
+        if value is not None and row["client"] in final:
+            lost.setdefault(row["round"], []).append(by.lost(value, final[row["client"]]))
     # The tolerance: accuracies are ratios of counts, and a loss of exactly the target's is within it.
     return next((number for number in sorted(lost) if np.mean(lost[number]) <= target_loss + 1e-9), None)
 

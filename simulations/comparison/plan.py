@@ -42,9 +42,10 @@ def plan_comparison(
             _check_cohort(found, spec, where=f" at {point.label}" if sweep else "")
         points.append(point)
         scenarios.append(found)
-    check_fleets(scenarios)
+    named = _read_arms(arms)
+    check_fleets(scenarios, arms=named)
     return Comparison(
-        methods=(*specs, *(f"{ARM_PREFIX}{name}" for name in _read_arms(arms))),
+        methods=(*specs, *(f"{ARM_PREFIX}{name}" for name in named)),
         scenario=base.to_dict(),
         sweep=sweep,
         points=tuple(points),

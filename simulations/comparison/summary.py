@@ -11,10 +11,11 @@ from simulations.comparison.cells import Cell, method_kind
 from simulations.comparison.comparison import Comparison
 from simulations.comparison.intervals import client_mean, estimate, worst_decile
 from simulations.comparison.measures import CLIENT_METRICS, RUN_METRICS, Measures, measure
+from simulations.comparison.quality import ACCURACY, MADE_OF_SCORES, PERPLEXITY, ComparedBy
 from simulations.versions import versions
 
-METRICS = ("personal_accuracy", "worst_decile", "difference", "change", *list(CLIENT_METRICS)[1:], *RUN_METRICS)
-_LATE_METRICS = ("personal_accuracy", "evaluations")
+_FIRST = (ACCURACY, PERPLEXITY, *MADE_OF_SCORES)
+METRICS = (*_FIRST, *(name for name in CLIENT_METRICS if name not in _FIRST), *RUN_METRICS)
 
 
 @dataclass
@@ -31,12 +32,14 @@ class Collected:
     failed: dict[tuple[int, str, int], str] = field(default_factory=dict)
     privacy: dict[tuple[int, str], str] = field(default_factory=dict)
     model: dict[str, Any] | None = None
+    by: ComparedBy = field(default_factory=lambda: ComparedBy(ACCURACY))
 
     def add(self, point: int, cell: Cell, result: Mapping[str, Any]) -> None:
         """Take the result of a cell."""
         where = (point, cell.method, cell.seed)
         target_loss = self.comparison.points[point].scenario["target_loss"]
         self.measures[where] = measure(result, target_loss=target_loss)
+        self.by = self.measures[where].by
         self.settings[where] = {key: value for key, value in result["settings"].items() if key != "seed"}
         self.privacy[point, cell.method] = result["privacy"]
         self.model = self.model or dict(result["model"])
@@ -56,6 +59,7 @@ def summarize(collected: Collected, *, command: str) -> dict[str, Any]:
         "sweep": {key: list(values) for key, values in comparison.sweep.items()},
         "points": [{"settings": dict(point.settings), "label": point.label} for point in comparison.points],
         "model": collected.model,
+        "compared_by": collected.by.metric,
         "rows": [
             _row(collected, point, method, common)
             for point in range(len(comparison.points))
@@ -86,9 +90,9 @@ def _row(collected: Collected, point: int, method: str, common: Mapping[str, Any
         "privacy": collected.privacy.get((point, method)),
         "cells": len(cells),
         "failed": [{"seed": seed, "error": error} for seed, error in failed if error is not None],
-        "metrics": _metrics(cells, references),
+        "metrics": _metrics(cells, references, collected.by),
         "personal_share": _personal_share(list(cells.values())),
-        "late": _late(list(cells.values())),
+        "late": _late(list(cells.values()), collected.by),
         "failures": dict(sorted(failures.items())),
         "reached": _mean([cell.reached for cell in cells.values() if cell.reached is not None]),
         "settings": {key: value for key, value in settings.items() if key not in common},
@@ -101,16 +105,20 @@ def _cells(collected: Collected, point: int, method: str) -> dict[int, Measures]
     return {seed: cell for seed, cell in found.items() if cell is not None}
 
 
-def _metrics(cells: Mapping[int, Measures], references: Mapping[str, Mapping[int, Measures]]) -> dict[str, Any]:
+def _metrics(
+    cells: Mapping[int, Measures], references: Mapping[str, Mapping[int, Measures]], by: ComparedBy
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name in METRICS:
         statistic = worst_decile if name == "worst_decile" else client_mean
-        found = estimate(list(_values(name, cells, references.get(name, {}))), statistic)
-        metrics[name] = None if found is None else found.to_json()
+        found = estimate(list(_values(name, cells, references.get(name, {}), by)), statistic)
+        metrics[name] = None if found is None else by.written(name, found).to_json()
     return metrics
 
 
-def _values(name: str, cells: Mapping[int, Measures], reference: Mapping[int, Measures]) -> Iterator[list[float]]:
+def _values(
+    name: str, cells: Mapping[int, Measures], reference: Mapping[int, Measures], by: ComparedBy
+) -> Iterator[list[float]]:
     """Yield the values of each seed's clients; differences are from the same client and seed of `reference`."""
     for seed, cell in cells.items():
         if name in RUN_METRICS:
@@ -118,19 +126,23 @@ def _values(name: str, cells: Mapping[int, Measures], reference: Mapping[int, Me
             yield [] if value is None else [value]
         elif name in ("difference", "change"):
             if seed in reference:
-                own, other = cell.clients["personal_accuracy"], reference[seed].clients["personal_accuracy"]
+                own, other = cell.scores, reference[seed].scores
                 yield [own[client] - other[client] for client in sorted(own.keys() & other.keys())]
+        elif name in (by.metric, "worst_decile"):
+            yield list(cell.scores.values())
         else:
-            yield list(cell.clients["personal_accuracy" if name == "worst_decile" else name].values())
+            yield list(cell.clients[name].values())
 
 
-def _late(cells: Sequence[Measures]) -> dict[str, Any] | None:
+def _late(cells: Sequence[Measures], by: ComparedBy) -> dict[str, Any] | None:
     if not any(cell.late for cell in cells):
         return None
     late: dict[str, Any] = {}
-    for name in _LATE_METRICS:
-        found = estimate([[v for client, v in cell.clients[name].items() if client in cell.late] for cell in cells])
-        late[name] = None if found is None else found.to_json()
+    for name in (by.metric, "evaluations"):
+        values = [cell.scores if name == by.metric else cell.clients[name] for cell in cells]
+        own = [[v for client, v in of.items() if client in cell.late] for of, cell in zip(values, cells, strict=True)]
+        found = estimate(own)
+        late[name] = None if found is None else by.written(name, found).to_json()
     return late
 
 

@@ -10,26 +10,32 @@ from torch import Tensor
 
 from client.data import InputFacts
 from personalization.backbone import Backbone, load_backbone
+from personalization.errors import UserError
 from personalization.footprint import stored_bytes
 from personalization.layers import find_layers
+from personalization.texts import TextPreprocessing
 from simulations.arms.base import World
+from simulations.arms.registry import find_arm
 from simulations.comparison.first_search import FirstSearches
 from simulations.conditions.roles import assign_roles
-from simulations.evaluation import Evaluator, logits
-from simulations.fleet import FleetSettings
+from simulations.evaluation import Evaluator, Judge, logits
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData, make_fleet_data
 from simulations.scenario import Scenario
+from simulations.speakers import SpeakerData, make_speaker_data
+from simulations.text_evaluation import TextEvaluator
 
 _KEPT_WORLDS = 2
 # The settings of a fleet that decide what its clients hold.
-_DATA_FIELDS = ("model", "data", "partition", "clients", "classes_per_client", "samples", "alpha", "reuse")
+_IMAGE_FIELDS = ("classes_per_client", "samples", "alpha", "reuse")
+_DATA_FIELDS = ("model", "data", "partition", "clients", *_IMAGE_FIELDS, "windows", "window_tokens")
 
 
 class Worlds:
     """Loads fleets, and keeps the last few of them by a key that the caller vouches for.
 
-    first_searches: what clients found before the fleet knew anything, the same for all methods. accuracies: of stored
-    personal models, by fleet, client, round and SHA-256 of the weights.
+    first_searches: what clients found before the fleet knew anything, the same for all methods. qualities: how good
+    stored personal models are, by fleet, client, round and SHA-256 of the weights.
     """
 
     def __init__(self) -> None:
@@ -38,13 +44,13 @@ class Worlds:
         self._backbone: tuple[str, Backbone] | None = None
         self._dense: tuple[str, Tensor] | None = None
         self.first_searches = FirstSearches()
-        self.accuracies: dict[tuple[str, int, int, str], float] = {}
+        self.qualities: dict[tuple[str, int, int, str], float] = {}
 
     def get(self, key: str, scenario: Scenario, settings: FleetSettings) -> World:
         """Return the clients of a scenario and seed. Raises UserError for data or models that do not work."""
         if key not in self._worlds:
             self._worlds[key] = self._load(scenario, settings)
-            self.accuracies.clear()
+            self.qualities.clear()
             while len(self._worlds) > _KEPT_WORLDS:
                 self._worlds.popitem(last=False)
         self._worlds.move_to_end(key)
@@ -54,12 +60,16 @@ class Worlds:
         model, conditions = str(settings.run_config()["model"]), scenario.conditions
         backbone = self._load_backbone(model)
         data = _fleet_data(scenario, settings, backbone, settings.clients)
-        if data.partition.clients != settings.clients:
+        if data.clients != settings.clients and isinstance(data, FleetData):
             # The natural partition has as many clients as the data have owners.
-            data = _fleet_data(scenario, settings, backbone, data.partition.clients)
-        roles = assign_roles(conditions, data.partition.clients, settings.seed)
-        dense = self._dense_logits(model, backbone, data.test_pixels())
-        evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head, latency=False, dense=dense)
+            data = _fleet_data(scenario, settings, backbone, data.clients)
+        roles = assign_roles(conditions, data.clients, settings.seed)
+        evaluator: Judge
+        if isinstance(data, SpeakerData):
+            evaluator = TextEvaluator(backbone, data, latency=False)
+        else:
+            dense = self._dense_logits(model, backbone, data.test_pixels())
+            evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head, latency=False, dense=dense)
         own = {client: conditions.classes[device].budget for client, device in enumerate(roles.device_class)}
         budgets = {client: budget for client, budget in own.items() if budget is not None}
         return World(backbone, data, evaluator, roles, budgets)
@@ -77,8 +87,11 @@ class Worlds:
         return self._dense[1]
 
 
-def check_fleets(scenarios: Sequence[Scenario]) -> None:
-    """Raise UserError where model or data of one of `scenarios` do not work or can't be shared out as it asks."""
+def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
+    """Raise UserError where model or data of one of `scenarios` do not work or can't be shared out as it asks.
+
+    arms: names of the reference arms that are to run on them.
+    """
     backbones: dict[str, Backbone] = {}
     seen = []
     for scenario in scenarios:
@@ -88,17 +101,43 @@ def check_fleets(scenarios: Sequence[Scenario]) -> None:
             settings = scenario.fleet_settings(out=Path(), seed=0)
             model = str(settings.run_config()["model"])
             backbone = backbones.setdefault(model, load_backbone(model))
-            make_fleet_data(
-                settings.run_config(), settings.clients, InputFacts(backbone.preprocessing, backbone.labels)
-            )
+            config, facts = settings.run_config(), InputFacts(backbone.preprocessing, backbone.labels)
+            if isinstance(backbone.preprocessing, TextPreprocessing):
+                _check_text(scenario, arms)
+                make_speaker_data(config, settings.clients, facts)
+            else:
+                make_fleet_data(config, settings.clients, facts)
 
 
-def _fleet_data(scenario: Scenario, settings: FleetSettings, backbone: Backbone, clients: int) -> FleetData:
+def _check_text(scenario: Scenario, arms: Sequence[str]) -> None:
+    """Refuse what has no meaning for a fleet of text. Raises UserError."""
+    fleet = scenario.fleet
+    for arm in arms:
+        if find_arm(arm).needs_classes:
+            raise UserError(f"arm {arm}: trains a classifier on the clients' labels; leave it out for text")
+    if fleet["partition"] != "natural":
+        raise UserError(
+            f"fleet.partition {fleet['partition']}: text is shared out by who wrote it, not by classes; "
+            'expected partition = "natural"'
+        )
+    for name in _IMAGE_FIELDS:
+        if fleet[name] != getattr(FleetSettings, name):
+            raise UserError(f"fleet.{name} {fleet[name]}: is about images; leave it out for text")
+    if scenario.conditions.drift is not None:
+        raise UserError("drift: a speaker's text cannot become that of another partition; leave it out for text")
+
+
+def _fleet_data(
+    scenario: Scenario, settings: FleetSettings, backbone: Backbone, clients: int
+) -> FleetData | SpeakerData:
+    facts = InputFacts(backbone.preprocessing, backbone.labels)
+    if isinstance(backbone.preprocessing, TextPreprocessing):
+        return make_speaker_data(settings.run_config(), clients, facts)
     drift = scenario.conditions.drift
     return make_fleet_data(
         settings.run_config(),
         clients,
-        InputFacts(backbone.preprocessing, backbone.labels),
+        facts,
         drifting=assign_roles(scenario.conditions, clients, settings.seed).drifting,
         at_round=0 if drift is None else drift.at_round,
     )

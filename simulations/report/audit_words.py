@@ -24,19 +24,23 @@ def headline(audit: Mapping[str, Any]) -> str:
     return f"Failed: {count} finding{'s' if count > 1 else ''} in {said}"
 
 
+_SOUGHT = (
+    ("canaries", "planted canaries"),
+    ("images", "private images"),
+    ("passages", "passages of private text"),
+    ("names", "names"),
+)
+
+
 def search_lines(search: Mapping[str, Any]) -> list[str]:
     """Return what was looked for and where, a line each."""
-    sought = [
-        f"{search[key]} {what}"
-        for key, what in (("canaries", "planted canaries"), ("images", "private images"), ("names", "names"))
-        if search[key]
-    ]
+    sought = [f"{search[key]} {what}" for key, what in _SOUGHT if search.get(key)]
     if not sought:
         return ["Nothing was looked for: the run has no canaries, and no private data were named."]
     where = f"{search['messages']:,} messages ({format_bytes(search['message_bytes'])})"
     if search["files"]:
         where += f" and {search['files']:,} files that others can see ({format_bytes(search['file_bytes'])})"
-    forms = f", images in {search['forms']} encodings and in whatever wraps them" if search["forms"] else ""
+    forms = f", each in {search['forms']} encodings and in whatever wraps them" if search["forms"] else ""
     found = "nothing found" if not search["found"] else f"{search['found']} times found"
     return [f"Looked for {' and '.join(sought)} in {where}{forms}: {found}."]
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from simulations.report.comparison_marks import method_marks
 from simulations.report.comparison_metrics import Estimate, Row, Summary, estimate, mean, point_rows
+from simulations.report.comparison_quality import compared_by
 from simulations.report.comparison_traces import (
     EN_SPACE,
     add_dot,
@@ -25,59 +26,62 @@ from simulations.report.units import format_bytes
 NEUTRAL, DENSE = "#eef1f5", "#6b7280"
 
 
-def accuracy_by_method(summary: Summary) -> go.Figure:
-    """Draw each method's mean accuracy (%), its worst decile and the dense model of the same clients, in one line."""
-    figure, marks = go.Figure(), method_marks(summary)
+def quality_by_method(summary: Summary) -> go.Figure:
+    """Draw each method's mean quality, its worst decile and the dense model of the same clients, in one line."""
+    figure, marks, quality = go.Figure(), method_marks(summary), compared_by(summary)
     for point, row in _rows(summary):
         mark = marks[row["method"]]
         tick = {"symbol": "line-ns", "size": 13, "line": {"color": mark.colour, "width": 2}}
         cross = {"symbol": "x-thin", "size": 8, "line": {"color": DENSE, "width": 1.5}}
-        add_dot(figure, point, row, "worst_decile", 100, tick, mark.faint(0.45))
-        add_dot(figure, point, row, "dense_fitted_accuracy", 100, cross, None)
-        add_dot(figure, point, row, "personal_accuracy", 100, symbol(mark, 11), mark.colour)
-    return finish(figure, "accuracy (%)", "", row_height=28)
+        add_dot(figure, point, row, "worst_decile", quality.scale, tick, mark.faint(0.45))
+        add_dot(figure, point, row, "dense_fitted_accuracy", quality.scale, cross, None)
+        add_dot(figure, point, row, quality.metric, quality.scale, symbol(mark, 11), mark.colour)
+    return finish(figure, quality.axis, "", row_height=28)
 
 
 def difference_by_method(summary: Summary) -> go.Figure:
-    """Draw each method's paired difference from the first one, in percentage points of accuracy."""
-    figure, marks = go.Figure(), method_marks(summary)
+    """Draw each method's paired difference from the first one."""
+    figure, marks, quality = go.Figure(), method_marks(summary), compared_by(summary)
     for point, row in _rows(summary):
         mark = marks[row["method"]]
-        add_dot(figure, point, row, "difference", 100, symbol(mark, 11), mark.colour)
-    figure.update_xaxes(zeroline=True, zerolinecolor=DENSE, zerolinewidth=1.5)
-    return finish(figure, "points of accuracy", "", row_height=26)
+        add_dot(figure, point, row, "difference", quality.scale, symbol(mark, 11), mark.colour)
+    if quality.same:
+        figure.add_vline(x=quality.same, line={"color": DENSE, "width": 1.5})
+    else:
+        figure.update_xaxes(zeroline=True, zerolinecolor=DENSE, zerolinewidth=1.5)
+    return finish(figure, quality.difference_axis, "", row_height=26)
 
 
-def accuracy_against_size(summary: Summary) -> go.Figure:
-    """Draw accuracy (%) against the stored size (MB) of a personal model; the page's script adds the Pareto front."""
-    figure, marks = go.Figure(), method_marks(summary)
+def quality_against_size(summary: Summary) -> go.Figure:
+    """Draw quality against the stored size (MB) of a personal model; the page's script adds the Pareto front."""
+    figure, marks, quality = go.Figure(), method_marks(summary), compared_by(summary)
     for point, row in _rows(summary):
-        size, accuracy = estimate(row, "bytes"), estimate(row, "personal_accuracy")
+        size, accuracy = estimate(row, "bytes"), estimate(row, quality.metric)
         if size is not None and accuracy is not None:
-            add_pair(figure, point, row, marks[row["method"]], (size, 1e-6), accuracy)
-    figure.update_layout(meta={"front": True})
-    return finish(figure, "size of a personal model (MB)", "accuracy (%)")
+            add_pair(figure, point, row, marks[row["method"]], (size, 1e-6), accuracy, quality.scale)
+    figure.update_layout(meta={"front": quality.better})
+    return finish(figure, "size of a personal model (MB)", quality.axis)
 
 
-def accuracy_against_uplink(summary: Summary) -> go.Figure:
-    """Draw accuracy (%) against the bytes that a client sends up in a whole run, log scale; "none" stands at its left.
+def quality_against_uplink(summary: Summary) -> go.Figure:
+    """Draw quality against the bytes that a client sends up in a whole run, log scale; "none" stands at its left.
 
     A log axis has no zero: methods that send nothing stand one power of ten below the least that is sent.
     """
-    figure, marks = go.Figure(), method_marks(summary)
+    figure, marks, quality = go.Figure(), method_marks(summary), compared_by(summary)
     sent = [mean(row, "uplink_bytes_total") for _, row in _rows(summary)]
     least = min((count for count in sent if count), default=1000.0)
     none = 10.0 ** (math.floor(math.log10(least)) - 1)
     for point, row in _rows(summary):
-        up, accuracy = estimate(row, "uplink_bytes_total"), estimate(row, "personal_accuracy")
+        up, accuracy = estimate(row, "uplink_bytes_total"), estimate(row, quality.metric)
         if up is not None and accuracy is not None:
             known: Estimate = up if up["mean"] else {"mean": none, "low": None, "high": None}
-            add_pair(figure, point, row, marks[row["method"]], (known, 1.0), accuracy)
+            add_pair(figure, point, row, marks[row["method"]], (known, 1.0), accuracy, quality.scale)
     powers = [10.0**power for power in range(13) if 10.0**power > none]
     figure.update_xaxes(
         type="log", tickvals=[none, *powers], ticktext=["none", *(format_bytes(count) for count in powers)]
     )
-    return finish(figure, "bytes up per client (log scale)", "accuracy (%)")
+    return finish(figure, "bytes up per client (log scale)", quality.axis)
 
 
 def evaluations_by_method(summary: Summary) -> go.Figure:

@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from simulations.report.comparison_metrics import (
-    KINDS,
     Estimate,
     estimate,
     format_value,
     interval,
     method_label,
+    metrics_of,
     ordered_methods,
     point_rows,
 )
+from simulations.report.comparison_quality import ComparedQuality, compared_by
 
-# What a table of one point shows of each method: metric and heading.
+# What a table of one point shows of each method beside its quality: metric and heading.
 _COLUMNS = (
-    ("personal_accuracy", "accuracy, %"),
-    ("worst_decile", "worst tenth, %"),
-    ("difference", "difference, points"),
     ("weights_kept", "weights kept, %"),
     ("evaluations", "evaluations"),
     ("uplink_bytes_total", "up a client"),
@@ -36,19 +34,22 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def _single(summary: dict[str, Any]) -> Iterator[str]:
-    rows = point_rows(summary, 0)
-    shown = [(name, heading) for name, heading in _COLUMNS if any(estimate(row, name) for row in rows)]
+    rows, quality, kinds = point_rows(summary, 0), compared_by(summary), _kinds(summary)
+    unit = _unit(quality)
+    worth = ((quality.metric, quality.name + unit), ("worst_decile", f"worst tenth{unit}"))
+    columns = (*worth, ("difference", quality.difference_heading), *_COLUMNS)
+    shown = [(name, heading) for name, heading in columns if any(estimate(row, name) for row in rows)]
     body = [
-        [method_label(row["method"]), *(_cell(estimate(row, name), KINDS[name]) for name, _ in shown)] for row in rows
+        [method_label(row["method"]), *(_cell(estimate(row, name), kinds[name]) for name, _ in shown)] for row in rows
     ]
     yield _table(["method", *(heading for _, heading in shown)], body)
     late = [row for row in rows if row["late"]]
     if late:
-        heads = ["late joiners", "accuracy, %", "evaluations"]
+        heads = ["late joiners", quality.name + unit, "evaluations"]
         cells = [
             [
                 method_label(row["method"]),
-                _cell(row["late"]["personal_accuracy"], "share"),
+                _cell(row["late"][quality.metric], quality.kind),
                 _cell(row["late"]["evaluations"], "count"),
             ]
             for row in late
@@ -57,24 +58,38 @@ def _single(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _sweep(summary: dict[str, Any]) -> Iterator[str]:
-    methods = ordered_methods(summary)
+    methods, quality, kinds = ordered_methods(summary), compared_by(summary), _kinds(summary)
+    unit = _unit(quality)
+    change = "Paired change of accuracy from the first line, points"
+    if quality.same:
+        change = "Perplexity, times that of the first line, paired"
     for name, heading in (
-        ("personal_accuracy", "Mean accuracy, %"),
-        ("worst_decile", "Accuracy of the worst tenth of the clients, %"),
-        ("change", "Paired change of accuracy from the first line, points"),
+        (quality.metric, f"Mean {quality.name}{unit}"),
+        ("worst_decile", f"{quality.name.capitalize()} of the worst tenth of the clients{unit}"),
+        ("change", change),
     ):
         body = []
         for number, point in enumerate(summary["points"]):
             found = {row["method"]: estimate(row, name) for row in point_rows(summary, number)}
             if any(found.values()):
-                body.append([point["label"], *(_cell(found.get(method), KINDS[name]) for method in methods)])
+                body.append([point["label"], *(_cell(found.get(method), kinds[name]) for method in methods)])
         yield f"{heading}:\n\n" + _table(["", *map(method_label, methods)], body)
+
+
+def _kinds(summary: dict[str, Any]) -> dict[str, str]:
+    return {name: kind for name, _, kind in metrics_of(compared_by(summary))}
+
+
+def _unit(quality: ComparedQuality) -> str:
+    return ", %" if quality.kind == "share" else ""
 
 
 def _cell(found: Estimate | None, kind: str) -> str:
     if found is None:
         return "-"
     value, ends = format_value(found["mean"], kind).removesuffix(" %"), interval(found)
+    if kind in ("ratio", "factor") and ends is not None:
+        return f"{value} ({ends[0]:.3f} to {ends[1]:.3f})"
     if kind not in ("share", "points") or ends is None:
         return value
     return f"{value} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"

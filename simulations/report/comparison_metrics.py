@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulations.report.comparison_quality import IMAGES, TEXT, ComparedQuality
 from simulations.report.units import format_figure
 
 Estimate = Mapping[str, float | None]
@@ -10,13 +11,24 @@ Row = Mapping[str, Any]
 Summary = Mapping[str, Any]
 
 # Key of a row's metrics, what it is, how it is written (see `format_value`); in the order of the table.
-METRICS = (
-    ("personal_accuracy", "accuracy", "share"),
-    ("worst_decile", "accuracy, worst tenth of the clients", "share"),
-    ("difference", "paired difference, points", "points"),
-    ("change", "paired change from the first point, points", "points"),
-    ("dense_accuracy", "dense accuracy", "share"),
-    ("dense_fitted_accuracy", "dense, head fitted", "share"),
+_QUALITY = {
+    IMAGES.metric: (
+        ("personal_accuracy", "accuracy", "share"),
+        ("worst_decile", "accuracy, worst tenth of the clients", "share"),
+        ("difference", "paired difference, points", "points"),
+        ("change", "paired change from the first point, points", "points"),
+        ("dense_accuracy", "dense accuracy", "share"),
+        ("dense_fitted_accuracy", "dense, head fitted", "share"),
+    ),
+    TEXT.metric: (
+        ("perplexity_ratio", "perplexity, personal to dense", "ratio"),
+        ("worst_decile", "the same, worst tenth of the clients", "ratio"),
+        ("difference", "paired, times the first", "factor"),
+        ("change", "paired, times the first point", "factor"),
+        ("dense_perplexity", "dense perplexity", "perplexity"),
+    ),
+}
+_COSTS = (
     ("agreement", "agrees with dense", "share"),
     ("weights_kept", "weights kept", "share"),
     ("bytes", "size", "bytes"),
@@ -28,11 +40,25 @@ METRICS = (
     ("wall_seconds", "wall clock", "seconds"),
     ("cpu_seconds", "processor time", "seconds"),
 )
-KINDS = {name: kind for name, _, kind in METRICS}
 ARM_PREFIX = "arm:"
 # Arms whose uplink is weights trained on labels, marked wherever they are named.
 WEIGHT_ARMS = frozenset({"fedavg", "fedavg-finetune"})
 WEIGHT_MARK = "†"
+
+
+def metrics_of(quality: ComparedQuality) -> tuple[tuple[str, str, str], ...]:
+    """Return the metrics of comparisons by `quality`: key, what it is, how it is written; in the order of the table."""
+    return (*_QUALITY[quality.metric], *_COSTS)
+
+
+def quality_of_row(row: Row) -> ComparedQuality:
+    """Return what a row's method is compared by."""
+    return TEXT if estimate(row, TEXT.metric) is not None else IMAGES
+
+
+def kind_of(row: Row, name: str) -> str:
+    """Return how a metric of a row is written."""
+    return next(kind for key, _, kind in metrics_of(quality_of_row(row)) if key == name)
 
 
 def is_arm(method: str) -> bool:
@@ -76,9 +102,14 @@ def interval(found: Estimate) -> tuple[float, float] | None:
 
 
 def format_value(value: float | None, kind: str) -> str:
-    """Write a value of `kind` points (a difference of shares, as percentage points) or of a kind of `format_figure`."""
+    """Write a value of `kind` points (a difference of shares, as percentage points) or of a kind of `format_figure`.
+
+    factor: a ratio of two figures.
+    """
     if value is not None and kind == "points":
         return f"{100 * value:+.1f}"
+    if value is not None and kind == "factor":
+        return f"{value:.3f}"
     return format_figure(value, kind)
 
 
@@ -104,10 +135,11 @@ def format_estimate(found: Estimate | None, kind: str) -> str:
 
 def hover_lines(row: Row, names: Sequence[str] = ()) -> list[str]:
     """Return what is told about one method when the pointer is on it: the measured ones of `names`, or the usual."""
-    usual = ("personal_accuracy", "worst_decile", "difference", "bytes", "evaluations", "uplink_bytes_total")
-    labels = {name: label for name, label, _ in METRICS}
+    quality = quality_of_row(row)
+    usual = (quality.metric, "worst_decile", "difference", "bytes", "evaluations", "uplink_bytes_total")
+    known = {name: (label, kind) for name, label, kind in metrics_of(quality)}
     return [
-        f"{labels[name]}: {format_estimate(estimate(row, name), KINDS[name])}"
+        f"{known[name][0]}: {format_estimate(estimate(row, name), known[name][1])}"
         for name in names or usual
         if estimate(row, name) is not None
     ]

@@ -13,6 +13,7 @@ from simulations.report import comparison_figures as figures
 from simulations.report import comparison_page_tables as tables
 from simulations.report.comparison_headline import headline, worst_case
 from simulations.report.comparison_metrics import WEIGHT_ARMS, WEIGHT_MARK, Summary, is_arm, method_label
+from simulations.report.comparison_quality import ComparedQuality, compared_by
 from simulations.report.comparison_script import SCRIPT, STYLE
 from simulations.report.comparison_sweeps import (
     differences_over,
@@ -34,57 +35,61 @@ class _Section:
     wide: bool = False
 
 
-_ACCURACY = (
-    _Section(
-        "Accuracy",
-        "Mean over the clients on their own test images, with its 95 % interval. The upright stroke is the worst "
-        "tenth of the clients, the grey cross the dense model of the same clients with its head fitted to each.",
-        figures.accuracy_by_method,
-    ),
-    _Section(
-        "Difference from the first",
-        "Paired: the same client under the same seed, against {first}. Where the bar crosses zero, the two cannot be "
-        "told apart.",
-        figures.difference_by_method,
-    ),
-)
-_COSTS = (
-    _Section(
-        "Accuracy against size",
-        "Further left is smaller, further up better. On the dashed line nothing else is both smaller and better.",
-        figures.accuracy_against_size,
-        legend=True,
-    ),
-    _Section(
-        "Accuracy against bytes up",
-        "What a client sends in the whole run. Strategies send sparsity statistics; methods at the left send nothing.",
-        figures.accuracy_against_uplink,
-        legend=True,
-    ),
-    _Section(
-        "Evaluations",
-        "Masked forward passes that a client spends on its private samples, whole run.",
-        figures.evaluations_by_method,
-    ),
-    _Section(
-        "Rounds to target",
-        "The first round in which the sampled clients come within {target} of their dense model with its head "
-        "fitted; the mean is over the runs that do. A share beside a mark says how many do, where not all.",
-        figures.rounds_to_target,
-    ),
-    _Section(
-        "Time",
-        "Filled: wall clock of one run. Open square: processor time. Runs share the machine: times are for "
-        "orientation, not for ranking.",
-        figures.time_by_method,
-    ),
-    _Section(
-        "Which layers are personal",
-        "The darker, the more clients call the layer personal: together these layers cover most of what a client's "
-        "predictions would lose.",
-        figures.personal_layers,
-    ),
-)
+def _quality_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
+    difference = "Paired: the same client under the same seed, against {first}. Where the bar crosses "
+    difference += "one" if quality.same else "zero"
+    return (
+        _Section(quality.name.capitalize(), quality.text, figures.quality_by_method),
+        _Section(
+            "Difference from the first",
+            f"{difference}, the two cannot be told apart.",
+            figures.difference_by_method,
+        ),
+    )
+
+
+def _cost_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
+    name, up = quality.name.capitalize(), "up" if quality.better > 0 else "down"
+    return (
+        _Section(
+            f"{name} against size",
+            f"Further left is smaller, further {up} better. "
+            "On the dashed line nothing else is both smaller and better.",
+            figures.quality_against_size,
+            legend=True,
+        ),
+        _Section(
+            f"{name} against bytes up",
+            "What a client sends in the whole run. Strategies send sparsity statistics; methods at the left send "
+            "nothing.",
+            figures.quality_against_uplink,
+            legend=True,
+        ),
+        _Section(
+            "Evaluations",
+            "Masked forward passes that a client spends on its private samples, whole run.",
+            figures.evaluations_by_method,
+        ),
+        _Section(
+            "Rounds to target",
+            quality.target_text,
+            figures.rounds_to_target,
+        ),
+        _Section(
+            "Time",
+            "Filled: wall clock of one run. Open square: processor time. Runs share the machine: times are for "
+            "orientation, not for ranking.",
+            figures.time_by_method,
+        ),
+        _Section(
+            "Which layers are personal",
+            "The darker, the more clients call the layer personal: together these layers cover most of what a client's "
+            "predictions would lose.",
+            figures.personal_layers,
+        ),
+    )
+
+
 _LATE = "Clients that appear after the fleet has begun: what they reach, and what the fleet's prior spares them."
 _FAILURES = "Replies that the server did not reduce, over all runs of a method. An invalid one is refused whole."
 _OWN = "What the methods do not share, at the setting chosen above."
@@ -101,7 +106,11 @@ def comparison_page(summary: Summary) -> str:
     """Return the whole page, Plotly's script included, as HTML."""
     title = f"fedsieve: {_counted(summary)} on {summary['scenario'].get('name') or 'one scenario'}"
     drawn: list[go.Figure] = []
-    groups = [_sections(summary, group, drawn) for group in (_ACCURACY, _over_the_sweep(summary), _COSTS)]
+    quality = compared_by(summary)
+    groups = [
+        _sections(summary, group, drawn)
+        for group in (_quality_sections(quality), _over_the_sweep(summary, quality), _cost_sections(quality))
+    ]
     accuracy, sweep, costs = (f'<div class="pairs">{group}</div>' if group else "" for group in groups)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -171,20 +180,26 @@ def _rows(heading: str, text: str, table: str) -> str:
     return f'<section class="rows"><h2>{heading}</h2><p>{text}</p>{table}</section>' if table else ""
 
 
-def _over_the_sweep(summary: Summary) -> list[_Section]:
+def _over_the_sweep(summary: Summary, quality: ComparedQuality) -> list[_Section]:
     sections = []
     for key in swept(summary):
         values, name = summary["sweep"][key], escape(key)
         if is_numeric(values):
             text = "A line is a mean over the clients, its band the 95 % interval."
-            for metric, up in (("personal_accuracy", "accuracy (%)"), ("worst_decile", "accuracy, worst tenth (%)")):
-                heading = f"{up.removesuffix(' (%)').capitalize()} over {name}"
-                sections.append(_Section(heading, text, _line_drawer(key, metric, up), legend=True))
+            for metric, of in ((quality.metric, ""), ("worst_decile", ", worst tenth")):
+                heading = f"{quality.name.capitalize()}{of} over {name}"
+                sections.append(_Section(heading, text, _line_drawer(key, metric, _axis_of(quality, of)), legend=True))
         else:
             without = escape(value_name(reference_value(values)) or '""')
-            text = f"Points of accuracy gained (blue) or lost (orange) against {without}, whose column is the accuracy."
-            sections.append(_Section(f"Accuracy by {name}", text, _difference_drawer(key), wide=True))
+            text = quality.swept_text.format(without=without)
+            sections.append(
+                _Section(f"{quality.name.capitalize()} by {name}", text, _difference_drawer(key), wide=True)
+            )
     return sections
+
+
+def _axis_of(quality: ComparedQuality, of: str) -> str:
+    return quality.axis.removesuffix(" (%)") + of + (" (%)" if quality.axis.endswith(" (%)") else "")
 
 
 def _line_drawer(key: str, metric: str, up: str) -> Callable[[Summary], go.Figure]:
@@ -199,7 +214,7 @@ def _sections(summary: Summary, sections: Sequence[_Section], drawn: list[go.Fig
     parts = []
     told = {
         "first": escape(method_label(summary["methods"][0])),
-        "target": _points(100 * (summary["scenario"].get("target_loss") or 0.01)),
+        "target": _target(100 * (summary["scenario"].get("target_loss") or 0.01), compared_by(summary)),
     }
     for section in sections:
         figure = section.draw(summary)
@@ -213,6 +228,11 @@ def _sections(summary: Summary, sections: Sequence[_Section], drawn: list[go.Fig
         )
         drawn.append(figure)
     return "".join(parts)
+
+
+def _target(percent: float, quality: ComparedQuality) -> str:
+    """Write how far a target lies from the dense model: points of accuracy, or percent of perplexity."""
+    return f"{percent:g} %" if quality.same else _points(percent)
 
 
 def _points(count: float) -> str:

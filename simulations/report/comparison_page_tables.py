@@ -8,7 +8,6 @@ from typing import Any
 
 from simulations.report.comparison_marks import Mark, method_marks, swatch
 from simulations.report.comparison_metrics import (
-    METRICS,
     Estimate,
     Row,
     Summary,
@@ -17,8 +16,10 @@ from simulations.report.comparison_metrics import (
     format_value,
     is_arm,
     method_label,
+    metrics_of,
     ordered_methods,
 )
+from simulations.report.comparison_quality import ComparedQuality, compared_by
 
 
 def controls(summary: Summary) -> str:
@@ -59,14 +60,25 @@ def metrics_table(summary: Summary) -> str:
     """Return a line for each point and method with the mean and the 95 % interval of every metric."""
     marks = method_marks(summary)
     lines = [
-        (row, [f"{swatch(marks[row['method']])}{_named(row)}", *_figures(row), escape(row.get("privacy") or "-")])
+        (
+            row,
+            [
+                f"{swatch(marks[row['method']])}{_named(row)}",
+                *_figures(row, compared_by(summary)),
+                escape(row.get("privacy") or "-"),
+            ],
+        )
         for row in _ordered(summary)
     ]
-    return _table(["", *(escape(label) for _, label, _ in METRICS), "differential privacy"], lines, "wide")
+    return _table(
+        ["", *(escape(label) for _, label, _ in metrics_of(compared_by(summary))), "differential privacy"],
+        lines,
+        "wide",
+    )
 
 
-def _figures(row: Row) -> Iterator[str]:
-    for name, _, kind in METRICS:
+def _figures(row: Row, quality: ComparedQuality) -> Iterator[str]:
+    for name, _, kind in metrics_of(quality):
         yield _figure(estimate(row, name), kind)
 
 
@@ -78,19 +90,20 @@ def _figure(found: Estimate | None, kind: str) -> str:
 
 def late_table(summary: Summary) -> str:
     """Return how clients that joined late fare, or nothing if there were none."""
+    quality = compared_by(summary)
     late = [row for row in _ordered(summary) if row.get("late")]
     lines = [
         (
             row,
             [
                 _named(row),
-                _figure(row["late"].get("personal_accuracy"), "share"),
+                _figure(row["late"].get(quality.metric), quality.kind),
                 _figure(row["late"].get("evaluations"), "count"),
             ],
         )
         for row in late
     ]
-    return _table(["", "accuracy of late joiners", "evaluations a late joiner"], lines) if lines else ""
+    return _table(["", f"{quality.name} of late joiners", "evaluations a late joiner"], lines) if lines else ""
 
 
 def failures_table(summary: Summary) -> str:

@@ -24,6 +24,7 @@ from simulations.report.comparison_metrics import (
     ordered_methods,
     point_rows,
 )
+from simulations.report.comparison_quality import IMAGES, compared_by
 from simulations.report.picture import round_step
 
 WIDTH = 960
@@ -142,6 +143,8 @@ def main() -> None:
     parser.add_argument("--point", help="label of the sweep's point to draw; the first one by default")
     arguments = parser.parse_args()
     summary = json.loads(arguments.summary.read_text())
+    if compared_by(summary) is not IMAGES:
+        parser.error(f"{arguments.summary}: is about text; pictures are of accuracy, report.html has the figures")
     labels = [point["label"] for point in summary["points"]]
     if arguments.point is not None and arguments.point not in labels:
         parser.error(f"no point {arguments.point!r} in {arguments.summary}; give one of: {', '.join(labels)}")

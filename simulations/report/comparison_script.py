@@ -37,15 +37,16 @@ const figures = JSON.parse(document.getElementById('figures').textContent);
 const select = document.getElementById('point');
 const boxes = [...document.querySelectorAll('#filter input')];
 
-// The points that no other one beats in both size and accuracy, from small to large.
-function paretoFront(traces) {
-  const points = traces.map(t => ({x: t.x[0], y: t.y[0], name: t.text[0]})).sort((a, b) => a.x - b.x || b.y - a.y);
+// The points that no other one beats in both size and quality, from small to large. better: 1 where more is, else -1.
+function paretoFront(traces, better) {
+  const points = traces.map(t => ({x: t.x[0], y: t.y[0], name: t.text[0]}));
+  points.sort((a, b) => a.x - b.x || better * (b.y - a.y));
   let best = -Infinity;
-  return points.filter(p => p.y > best && ((best = p.y), true));
+  return points.filter(p => better * p.y > best && ((best = better * p.y), true));
 }
 
-function withFront(traces, division) {
-  const front = paretoFront(traces);
+function withFront(traces, division, better) {
+  const front = paretoFront(traces, better);
   const names = front.map(p => p.name).join(', ');
   division.parentElement.nextElementSibling.textContent = names && 'On the front: ' + names;
   return [{x: front.map(p => p.x), y: front.map(p => p.y), mode: 'lines', line: {color: '#9ca3af', dash: 'dash',
@@ -79,7 +80,7 @@ function update() {
     }
     if (layout.meta?.strips) traces = joined(traces);
     if (layout.meta?.minWidth) division.style.minWidth = layout.meta.minWidth + 'px';
-    if (layout.meta?.front) traces = withFront(traces, division);
+    if (layout.meta?.front) traces = withFront(traces, division, layout.meta.front);
     Plotly.react(division, traces, copy, {responsive: true, displayModeBar: false});
   });
   for (const section of document.querySelectorAll('section.rows')) {

@@ -13,11 +13,14 @@ from simulations.report.comparison_metrics import (
     Summary,
     estimate,
     format_estimate,
+    format_value,
     interval,
     is_arm,
     mean,
     ordered_methods,
+    quality_of_row,
 )
+from simulations.report.comparison_quality import compared_by
 from simulations.report.comparison_traces import add_strip, belongs, finish, hover_text, symbol
 
 _WITHOUT = ("none", "benign", "", None, False)
@@ -54,27 +57,28 @@ def slices(summary: Summary, key: str) -> list[list[int]]:
 
 
 def lines_over(summary: Summary, key: str, metric: str, up: str) -> go.Figure:
-    """Draw a share (%) over a numeric setting: a line a method, its 95 % interval as a band."""
+    """Draw quality over a numeric setting: a line a method, its 95 % interval as a band."""
     figure, marks, table = go.Figure(), method_marks(summary), _indexed(summary)
+    scale = compared_by(summary).scale
     for points in slices(summary, key):
         for method in ordered_methods(summary):
             rows = [(_setting(summary, point, key), table.get((point, method))) for point in points]
             known = [(float(x), row) for x, row in sorted(rows, key=lambda pair: float(pair[0])) if row is not None]
             known = [(x, row) for x, row in known if estimate(row, metric) is not None]
             if known:
-                _add_line(figure, belongs(method, points), marks[method], known, metric)
+                _add_line(figure, belongs(method, points), marks[method], known, metric, scale)
     return finish(figure, escape(key), up)
 
 
 def _add_line(
-    figure: go.Figure, meta: dict[str, Any], mark: Mark, known: Sequence[tuple[float, Row]], metric: str
+    figure: go.Figure, meta: dict[str, Any], mark: Mark, known: Sequence[tuple[float, Row]], metric: str, scale: float
 ) -> None:
     band = [(x, interval(estimate(row, metric) or {})) for x, row in known]
     ends = [(x, found) for x, found in band if found is not None]
     if len(ends) > 1:
         figure.add_scatter(
             x=[x for x, _ in ends] + [x for x, _ in reversed(ends)],
-            y=[100 * high for _, (_, high) in ends] + [100 * low for _, (low, _) in reversed(ends)],
+            y=[scale * high for _, (_, high) in ends] + [scale * low for _, (low, _) in reversed(ends)],
             mode="lines",
             line={"width": 0},
             fill="toself",
@@ -84,7 +88,7 @@ def _add_line(
         )
     figure.add_scatter(
         x=[x for x, _ in known],
-        y=[100 * (mean(row, metric) or 0.0) for _, row in known],
+        y=[scale * (mean(row, metric) or 0.0) for _, row in known],
         mode="lines+markers",
         line={"color": mark.colour, "width": 2, "dash": "dot" if is_arm(meta["method"]) else "solid"},
         marker=symbol(mark, 10),
@@ -95,31 +99,35 @@ def _add_line(
 
 
 def differences_over(summary: Summary, key: str) -> go.Figure:
-    """Draw methods down and a setting's values across: points of accuracy gained or lost against `reference_value`."""
+    """Draw methods down and a setting's values across: what was gained or lost against `reference_value`."""
     figure, reference = go.Figure(), value_name(reference_value(summary["sweep"][key]))
-    table, largest = _indexed(summary), 0.01
+    table, quality = _indexed(summary), compared_by(summary)
+    largest = 0.01 * quality.scale  # smaller gains are no deep colour
     for points in slices(summary, key):
         names = [value_name(_setting(summary, point, key)) for point in points]
         if reference not in names:
             continue
         for method in ordered_methods(summary):
             rows = [table.get((point, method)) for point in points]
-            accuracies = [None if row is None else mean(row, "personal_accuracy") for row in rows]
-            base = accuracies[names.index(reference)]
-            differences = [None if base is None or one is None else one - base for one in accuracies]
-            largest = max([largest, *(abs(difference) for difference in differences if difference is not None)])
+            found = [None if row is None else mean(row, quality.metric) for row in rows]
+            base = found[names.index(reference)]
+            differences = [None if base is None or one is None else quality.difference(one, base) for one in found]
+            largest = max([largest, *(abs(quality.gain(one)) for one in differences if one is not None)])
             add_strip(
                 figure,
                 method,
                 points,
                 across=[escape(name or '""', quote=False) for name in names],
-                values=[None if difference is None else 100 * difference for difference in differences],
+                values=[None if one is None else quality.gain(one) for one in differences],
                 texts=[
-                    _cell(name == reference, *pair) for name, *pair in zip(names, differences, accuracies, strict=True)
+                    format_value(value, quality.kind)
+                    if name == reference
+                    else format_value(difference, quality.difference_kind)
+                    for name, difference, value in zip(names, differences, found, strict=True)
                 ],
                 lines=[_told(name, row, reference) for name, row in zip(names, rows, strict=True)],
             )
-    ends = {"cmin": -100 * largest, "cmax": 100 * largest, "showscale": False}
+    ends = {"cmin": -largest, "cmax": largest, "showscale": False}
     wide = _LABEL_WIDTH + _CELL_WIDTH * len(summary["sweep"][key])
     longest = max(len(value_name(value)) for value in summary["sweep"][key])
     meta = {"strips": True, "minWidth": wide, "labelHeight": round(_SLANTED_LETTER * longest)}
@@ -133,16 +141,13 @@ def reference_value(values: Sequence[Any]) -> Any:
     return next((value for value in values if value in _WITHOUT), values[0])
 
 
-def _cell(is_reference: bool, difference: float | None, accuracy: float | None) -> str:
-    if is_reference:
-        return "-" if accuracy is None else f"{100 * accuracy:.1f} %"
-    return "-" if difference is None else f"{100 * difference:+.1f}"
-
-
 def _told(name: str, row: Row | None, reference: str) -> str:
-    found = None if row is None else estimate(row, "personal_accuracy")
-    held = "" if name == reference else f"<br>shown: the difference of the means from {escape(reference)}"
-    return f"{escape(name)}: accuracy {format_estimate(found, 'share')}{held}"
+    if row is None:
+        return f"{escape(name)}: -"
+    quality = quality_of_row(row)
+    what = "ratio of the means to that at" if quality.same else "difference of the means from"
+    held = "" if name == reference else f"<br>shown: the {what} {escape(reference)}"
+    return f"{escape(name)}: {quality.name} {format_estimate(estimate(row, quality.metric), quality.kind)}{held}"
 
 
 def _setting(summary: Summary, point: int, key: str) -> Any:

@@ -7,20 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from simulations.report.comparison_metrics import (
-    KINDS,
     Estimate,
     Row,
     Summary,
     estimate,
     format_interval,
     format_value,
+    kind_of,
     mean,
     method_label,
     point_rows,
 )
+from simulations.report.comparison_quality import ComparedQuality, compared_by
 
-# Narrow enough for 80 columns: what it is worth with intervals, then what it costs as means.
-_WORTH = (("personal_accuracy", "accuracy"), ("worst_decile", "worst tenth"), ("difference", "difference, points"))
+# Narrow enough for 80 columns: what a method costs, as means, below what it is worth with intervals.
 _COSTS = (
     ("weights_kept", "kept"),
     ("bytes", "size"),
@@ -35,7 +35,11 @@ def comparison_tables(summary: Summary) -> Iterator[Table]:
     """Yield for each point of the sweep a table of accuracies with 95 % intervals and one of costs."""
     for number, point in enumerate(summary["points"]):
         rows = point_rows(summary, number)
-        yield _worth(rows, f"{point['label']}: mean over {_count(len(summary['seeds']), 'seed')}, 95 % interval")
+        yield _worth(
+            rows,
+            compared_by(summary),
+            f"{point['label']}: mean over {_count(len(summary['seeds']), 'seed')}, 95 % interval",
+        )
         yield _costs(rows, f"{point['label']}: costs, means")
 
 
@@ -53,17 +57,18 @@ def cell_name(method: str, point: str, seed: int) -> str:
     return f"{method}, {point}, seed {seed}"
 
 
-def _worth(rows: Sequence[Row], title: str) -> Table:
-    table = _table(title, [heading for _, heading in _WORTH])
+def _worth(rows: Sequence[Row], quality: ComparedQuality, title: str) -> Table:
+    kinds = {quality.metric: quality.kind, "worst_decile": quality.kind, "difference": quality.difference_kind}
+    table = _table(title, [quality.name, "worst tenth", quality.difference_heading])
     for row in rows:
-        table.add_row(_name(row), *(_with_interval(estimate(row, name), KINDS[name]) for name, _ in _WORTH))
+        table.add_row(_name(row), *(_with_interval(estimate(row, name), kind) for name, kind in kinds.items()))
     return table
 
 
 def _costs(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, [heading for _, heading in _COSTS])
     for row in rows:
-        table.add_row(_name(row), *(format_value(mean(row, name), KINDS[name]) for name, _ in _COSTS))
+        table.add_row(_name(row), *(format_value(mean(row, name), kind_of(row, name)) for name, _ in _COSTS))
     return table
 
 

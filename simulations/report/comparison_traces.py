@@ -11,7 +11,16 @@ from typing import Any
 import plotly.graph_objects as go
 
 from simulations.report.comparison_marks import Mark
-from simulations.report.comparison_metrics import Estimate, Row, estimate, hover_lines, interval, is_arm, method_label
+from simulations.report.comparison_metrics import (
+    Estimate,
+    Row,
+    estimate,
+    hover_lines,
+    interval,
+    is_arm,
+    method_label,
+    quality_of_row,
+)
 
 _LABEL_LENGTH = 24
 # Keeps a text off the axis and the mark beside which it stands.
@@ -79,7 +88,7 @@ def add_dot(
     found = estimate(row, name)
     if found is None:
         return
-    more = hover_lines(row, ("dense_fitted_accuracy", name))
+    more = hover_lines(row, (quality_of_row(row).dense, name))
     figure.add_scatter(
         x=[factor * (found["mean"] or 0.0)],
         y=[axis_label(row["method"])],
@@ -96,15 +105,15 @@ def add_dot(
 
 
 def add_pair(
-    figure: go.Figure, point: int, row: Row, mark: Mark, across: tuple[Estimate, float], accuracy: Estimate
+    figure: go.Figure, point: int, row: Row, mark: Mark, across: tuple[Estimate, float], up: Estimate, scale: float
 ) -> None:
-    """Add a method's mark at accuracy (%) over `across` (an estimate and what it is multiplied by), with intervals."""
+    """Add a method's mark at `up`, times `scale`, over `across` (an estimate and its own factor), with intervals."""
     found, factor = across
     figure.add_scatter(
         x=[factor * (found["mean"] or 0.0)],
-        y=[100 * (accuracy["mean"] or 0.0)],
+        y=[scale * (up["mean"] or 0.0)],
         error_x=error_bar(found, factor, mark.faint(0.5), 1),
-        error_y=error_bar(accuracy, 100, mark.faint(0.5), 1.5),
+        error_y=error_bar(up, scale, mark.faint(0.5), 1.5),
         mode="markers",
         marker=symbol(mark, 12),
         text=[method_label(row["method"])],

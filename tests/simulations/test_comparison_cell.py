@@ -110,10 +110,10 @@ def test_a_strategy_that_the_fleet_is_too_small_for_is_refused(record, tmp_path)
 
 
 def test_data_that_can_not_be_shared_out_are_found_before_any_cell(record):
-    check_fleets([Scenario.from_dict(record)])
+    check_fleets([Scenario.from_dict(record)], arms=[])
     record["fleet"]["samples"] = 5000
     with pytest.raises(UserError, match="5000"):
-        check_fleets([Scenario.from_dict(record)])
+        check_fleets([Scenario.from_dict(record)], arms=[])
     record["fleet"]["data"] = "nowhere.npz"
     with pytest.raises(UserError, match=r"nowhere\.npz"):
-        check_fleets([Scenario.from_dict(record)])
+        check_fleets([Scenario.from_dict(record)], arms=[])

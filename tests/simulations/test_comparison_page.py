@@ -12,9 +12,16 @@ from comparison_summary import ARMS, STRATEGIES, make_summary, spread, without_m
 from simulations.report import comparison_figures as figures
 from simulations.report.comparison_headline import headline, worst_case
 from simulations.report.comparison_marks import method_marks
-from simulations.report.comparison_metrics import METRICS, format_estimate, format_value, method_label, ordered_methods
+from simulations.report.comparison_metrics import (
+    format_estimate,
+    format_value,
+    method_label,
+    metrics_of,
+    ordered_methods,
+)
 from simulations.report.comparison_page import comparison_page, write_comparison
 from simulations.report.comparison_picture import comparison_picture
+from simulations.report.comparison_quality import IMAGES
 from simulations.report.comparison_sweeps import differences_over, lines_over, reference_value, slices
 
 ATTACKS = ["random", "none", "mimic"]
@@ -43,7 +50,7 @@ def test_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
     assert "width=device-width" in own
     for text in [summary["command"], "2.13.0", "Every number on this page is made up.", "scenario.<wbr>conditions."]:
         assert text in own
-    assert all(label in own for _, label, _ in METRICS)
+    assert all(label in own for _, label, _ in metrics_of(IMAGES))
     assert own.count('<option value="') == len(summary["points"]) == 6
 
 
@@ -72,7 +79,7 @@ def test_nothing_measured_is_still_a_page(sweep: dict[str, list[Any]]) -> None:
     assert not any(trace.get("mode") == "markers" for trace in drawn)
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in METRICS])
+@pytest.mark.parametrize("name", [name for name, _, _ in metrics_of(IMAGES)])
 def test_any_metric_may_be_missing(name: str) -> None:
     summary = make_summary(("median", "arm:dense"), sweep={"budget": [0.2, 0.4]})
     for row in summary["rows"][::2]:
@@ -92,7 +99,7 @@ def test_every_trace_says_whose_it_is() -> None:
 
 def test_accuracy_is_drawn_with_its_interval() -> None:
     summary = make_summary()
-    main = [trace for trace in figures.accuracy_by_method(summary).data if trace.marker.size == 11]
+    main = [trace for trace in figures.quality_by_method(summary).data if trace.marker.size == 11]
     assert [trace.meta["method"] for trace in main] == list(STRATEGIES + ARMS)
     for trace, row in zip(main, summary["rows"], strict=True):
         found = row["metrics"]["personal_accuracy"]
@@ -103,7 +110,7 @@ def test_accuracy_is_drawn_with_its_interval() -> None:
 
 
 def test_who_sends_nothing_stands_left_of_all_others() -> None:
-    figure = figures.accuracy_against_uplink(make_summary())
+    figure = figures.quality_against_uplink(make_summary())
     none, *ticks = figure.layout.xaxis.tickvals
     sent = {trace.meta["method"]: trace.x[0] for trace in figure.data}
     assert sent["arm:dense"] == sent["arm:local-only"] == none

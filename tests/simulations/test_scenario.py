@@ -6,8 +6,9 @@ import pytest
 
 from personalization.errors import UserError
 from simulations.conditions.settings import Attackers, Conditions, DeviceClass, Drift, LateJoiners
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.scenario import SCENARIOS, Scenario, bundled_scenarios, read_scenario
+from simulations.sotu import default_folder
 
 EVERYTHING = """
 name = "mine"
@@ -89,7 +90,17 @@ def test_a_scenario_survives_json_exactly(tmp_path, text):
     assert Scenario.from_dict(record).to_dict() == scenario.to_dict()
 
 
-@pytest.mark.parametrize("name", bundled_scenarios())
+IMAGES = sorted({*bundled_scenarios()} - {"speakers"})
+
+
+def test_the_scenario_of_text_is_about_the_speeches_that_are_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fleet = read_scenario("speakers").fleet
+    assert (fleet["model"], fleet["partition"]) == ("smollm2", "natural")
+    assert Path(fleet["data"]) == default_folder() == tmp_path / "fedsieve" / "state-of-the-union"
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_bundled_scenarios_are_what_their_names_say(name):
     scenario = read_scenario(name)
     assert scenario.name == name
@@ -105,7 +116,7 @@ def test_bundled_scenarios_are_what_their_names_say(name):
 
 def test_the_documents_name_all_bundled_scenarios_and_every_key():
     assert bundled_scenarios() == sorted(
-        ["benign", "attack", "dropout", "non-iid", "nearly-iid", "late-joiners", "drift", "devices"]
+        ["benign", "attack", "dropout", "non-iid", "nearly-iid", "late-joiners", "drift", "devices", "speakers"]
     )
     text = (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
     assert all(f"`{name}`" in text for name in bundled_scenarios())

@@ -37,7 +37,7 @@ AUDIT = {
         }
         for kind in KINDS
     ],
-    "search": dict.fromkeys(("canaries", "images", "names"), 0),
+    "search": {},
     "inference": {
         "results": [
             {
