@@ -190,8 +190,9 @@ def test_the_table_shows_every_device_and_the_servers_return():
     text = {"dense_perplexity": 40.0, "personal_perplexity": 42.0, "perplexity_ratio": 1.05, "peak_memory_bytes": 2e9}
     spoken = Console(width=150, record=True)
     spoken.print(device_table({**report, "devices": [{**row, **text}]}))
+    said = spoken.export_text()
     for words in ("42.0", "1.050", "2 GB", "2/3"):
-        assert words in spoken.export_text()
+        assert words in said
     report["server"]["ready_seconds"] = None
     assert not any("killed" in line for line in summary_lines(report))
 
