@@ -28,7 +28,7 @@ from personalization.storage import pack_personal_model
 from personalization.tasks import task_of
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
-from strategies.protocol import PLAN, read_plan, reply_content
+from strategies.protocol import PIECES, PLAN, read_plan, reply_content
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_protocol import SecureRequest, Step, read_secure_request, secure_reply
 from strategies.signatures import plan_digest
@@ -75,6 +75,7 @@ def answer(
     digest = plan_digest(content)
     charge = admit(plan, layout, request, digest=digest, state=state, node_config=node_config)
     backbone = shelf.get(content, state, root, plan.dropped)
+    content.pop(PIECES, None)  # they are in the cache now, and as large as the model
     own = own_model(backbone, load(node_config, run_config, backbone.facts), run_config)
     samples = own.samples
     past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())

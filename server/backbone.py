@@ -1,7 +1,7 @@
 """The untouched backbone on the server, and what of it a node still needs."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from personalization.backbone import load_backbone
+from personalization.backbone import Backbone, load_backbone
 from personalization.groups import unit_groups
 from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
@@ -88,13 +88,16 @@ class GenericBackbone:
         return tensors
 
 
-def load_generic_backbone(model: str, levels: int) -> GenericBackbone:
+def load_generic_backbone(
+    model: str, levels: int, *, load: Callable[[str], Backbone] = load_backbone
+) -> GenericBackbone:
     """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels.
 
-    What its inputs have to look like comes along, and with a language model its tokenizer: a device needs nothing else.
-    Raises UserError, also for a model that devices could not give their data to.
+    load: what reads it, for who has it in memory already. What its inputs have to look like comes along, and with a
+    language model its tokenizer: a device needs nothing else. Raises UserError, also for a model that
+    devices could not give their data to.
     """
-    loaded = load_backbone(model)
+    loaded = load(model)
     preprocessing = check_task(loaded.preprocessing, loaded.labels, wanted=None, model=model)
     description = {
         "identifier": loaded.identifier,

@@ -114,6 +114,7 @@ class InProcessGrid(Grid):
         crossed.down += len(raw)
         if self._tap is not None and client is not None:
             self._tap.down(client, raw)
+        del raw  # a whole model, which nobody needs while the client works
         reply = self._answer(request)
         reply.metadata.__dict__["_message_id"] = hashlib.sha256(b"reply %d" % self._sent).hexdigest()
         received, raw = _over_the_wire(reply)

@@ -85,7 +85,7 @@ def run_fleet(
             on_round(_with_evaluations(record, settings.out, clients))
 
     noise = SimulatedNoise(settings.seed)
-    server_app = make_server_app(config=config, on_round=report_round, noise=noise.server)
+    server_app = make_server_app(config=config, on_round=report_round, noise=noise.server, load=lambda _: backbone)
     threads = torch.get_num_threads()
     try:
         # One thread: sums in another order differ in their last digits, and clients this small gain little from two.

@@ -126,7 +126,9 @@ class _Fleet:
         check_cohort(self.settings, sample_size(clients - len(roles.late), self.settings.fraction))
         noise = SimulatedNoise(self.settings.seed)
         crossed = run_in_process(
-            make_server_app(config=config, on_round=self._judge_round, noise=noise.server),
+            make_server_app(
+                config=config, on_round=self._judge_round, noise=noise.server, load=lambda _: self.world.backbone
+            ),
             make_client_app(
                 self.world.data,
                 # A language model is too large to keep many of.
