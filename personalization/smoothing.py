@@ -1,8 +1,8 @@
 """Make a language model easier to hold in int8: channels that are too large are made smaller, and their weights larger.
 
 A few channels of what blocks read are far larger than the rest, so that int8 leaves the rest few steps. Each channel is
-divided by a factor where it is made, in a norm's weights or the rows of a matrix, and multiplied by it where it is read:
-the model computes the same. This is SmoothQuant (2211.10438, equation 4 with alpha = 0.5).
+divided by a factor where it is made, in a norm's weights or the rows of a matrix, and multiplied by it where it is
+read: the model computes the same. This is SmoothQuant (2211.10438, equation 4 with alpha = 0.5).
 """
 
 from collections.abc import Callable, Mapping
