@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from deployment.cli import enroll
 from deployment.join_cli import KeyEnvironmentOption, KeyFileOption, KeyringOption, join, vault
 from deployment.serve_cli import serve
+from personalization.continuation import Generation
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.texts import TEXT_SUFFIXES
@@ -59,6 +60,8 @@ _FLEET_PACKAGES = frozenset(
         "uvicorn",
     }
 )
+# What a device needs, and the extra that brings it: a language model needs more than a classifier.
+_DEVICE_PACKAGES = {"onnxruntime": "device", "tokenizers": "device-text"}
 
 
 class Commands(TyperGroup):
@@ -73,9 +76,10 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             stop(str(interrupt) or "interrupted", code=130)
         except ModuleNotFoundError as error:
-            if error.name is None or (missing := error.name.split(".")[0]) not in {*_FLEET_PACKAGES, "onnxruntime"}:
+            missing = (error.name or "").split(".")[0]
+            extra = "fleet" if missing in _FLEET_PACKAGES else _DEVICE_PACKAGES.get(missing)
+            if extra is None:
                 raise
-            extra = "fleet" if missing in _FLEET_PACKAGES else "device"
             stop(f"error: {missing}: not installed, and this needs it; pip install 'fedsieve[{extra}]'", code=2)
         except OSError as error:
             if error.errno not in _REFUSED:
@@ -93,17 +97,24 @@ app = typer.Typer(
 
 def export(
     model_folder: Annotated[
-        Path, typer.Argument(help="Folder of a personal model, or the state of a node that joined.")
+        Path,
+        typer.Argument(
+            help="Folder of a personal model, or of a dense one (config.json); or the state of a node that joined."
+        ),
     ],
     data: Annotated[
-        Path, typer.Option(help="This device's images, to check the export on: a folder, or class folders.")
+        Path,
+        typer.Option(
+            help="This device's images, to check the export on: a folder, or class folders; its text, for a language "
+            "model."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the exported model.")],
     int8: Annotated[
         Literal["none", "dynamic", "static"],
         typer.Option(
-            help="8-bit weights: `dynamic` scales activations as the model runs, `static` by their range on --data; "
-            "`none` exports 32-bit numbers."
+            help="8-bit weights: `dynamic` scales activations as the model runs, `static` by their range on --data "
+            "(images only); `none` exports 32-bit numbers."
         ),
     ] = "dynamic",
     vault_key_file: KeyFileOption = None,
@@ -111,7 +122,7 @@ def export(
     vault_env: KeyEnvironmentOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a personal model to ONNX, for devices without torch; checked against torch on the device's own images.
+    """Export a model to ONNX, for devices without torch; checked against torch on the device's own images or text.
 
     A state that is encrypted is opened with the key that it was last joined with; what is exported is not encrypted.
     """
@@ -130,15 +141,16 @@ def export(
             model_folder, data, out, precision=precision, choice=choice, environment=os.environ
         )
     else:
-        from personalization.export import export_personal_model
+        from personalization.export import export_folder
 
         _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        manifest = export_personal_model(model_folder, data, out, precision=precision)
+        manifest = export_folder(model_folder, data, out, precision=precision)
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
     else:
         Console().print(export_table(manifest))
-        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} IMAGE")
+        sample = "IMAGE" if manifest.labels else '--prompt "..."'
+        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} {sample}")
 
 
 def predict(
@@ -153,6 +165,10 @@ def predict(
     temperature: Annotated[
         float, typer.Option(help="0 always takes the likeliest token; higher is more varied.")
     ] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0: from all.")] = 50,
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the likeliest tokens that together are this likely; 1: from all.")
+    ] = 1.0,
     seed: SeedOption = 0,
     vault_key_file: KeyFileOption = None,
     vault_keyring: KeyringOption = None,
@@ -161,7 +177,7 @@ def predict(
 ) -> None:
     """Say what a personal model sees on images: file, class, probability. An exported model needs no torch.
 
-    A personal language model goes on from --prompt, and scores files of text: perplexity of each.
+    A language model goes on from --prompt, and scores files of text: perplexity of each.
 
     A state that is encrypted is opened with the key that it was last joined with; `fedsieve join` may be running.
     """
@@ -171,7 +187,8 @@ def predict(
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
         _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        _predict_text(model_folder, images, prompt, tokens, temperature, seed, as_json)
+        settings = Generation(tokens=tokens, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p)
+        _predict_text(model_folder, images, prompt, settings, as_json)
         return
     if not images:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")
@@ -195,14 +212,13 @@ def predict(
         Console().print(predictions_table(predictions))
 
 
-def _predict_text(
-    folder: Path, files: list[Path], prompt: str | None, tokens: int, temperature: float, seed: int, as_json: bool
-) -> None:
-    from personalization.generation import Generation
-    from simulations.device import predict_text
+def _predict_text(folder: Path, files: list[Path], prompt: str | None, settings: Generation, as_json: bool) -> None:
     from simulations.report.predictions import scores_table
 
-    settings = Generation(tokens=tokens, temperature=temperature, seed=seed)
+    if (folder / DEVICE_MANIFEST).is_file():
+        from personalization.device.text import predict_text
+    else:
+        from simulations.device import predict_text
     found = predict_text(folder, prompt=prompt, files=files, settings=settings)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -31,7 +31,7 @@ from personalization.cutting import cut_model
 from personalization.device.manifest import Precision
 from personalization.device.measurement import time_sessions
 from personalization.device.runtime import open_session, run_session
-from personalization.export import compare, quantized, torch_logits
+from personalization.image_export import compare, quantized, torch_logits
 from personalization.images import ImagePreprocessing
 from personalization.layers import find_layers
 from personalization.onnx_graph import export_graph

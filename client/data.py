@@ -11,6 +11,7 @@ from torch import Tensor
 
 from personalization.codes import ClientError, ClientFailure
 from personalization.tasks import Preprocessing, TextBatch, load_samples
+from personalization.training import TrainingData
 
 ConfigValue = bool | int | float | str
 Config = Mapping[str, ConfigValue]
@@ -23,11 +24,13 @@ _NAMED_LOADERS = frozenset({"simulations.private_data:load"})
 class PrivateSamples:
     """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None.
 
-    The labels of text are its next tokens, [samples, positions].
+    The labels of text are its next tokens, [samples, positions]. training: all that there is to train on, where these
+    are a part of it.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
+    training: TrainingData | None = None
 
     @property
     def count(self) -> int:
@@ -90,4 +93,4 @@ def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch) -> PrivateSa
     if facts.preprocessing is None:
         raise ClientError(ClientFailure.DATA_UNUSABLE, "the model takes neither images nor text; data-dir is of no use")
     found = load_samples(folder, facts.preprocessing, labels=facts.labels, batch=batch)
-    return PrivateSamples(found.inputs, found.labels)
+    return PrivateSamples(found.inputs, found.labels, found.training)

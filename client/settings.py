@@ -21,7 +21,9 @@ _KEYS = (
     "recovery",
     "layers-per-probe",
     "ridge",
-    "distill-steps",
+    "training-steps",
+    "adapters",
+    "training-precision",
     "adapt-head",
 )
 
@@ -40,6 +42,11 @@ def read_settings(
     probes = plan.probes or (int(run_config.get("first-probes", FIRST_PROBES)) if newcomer else 0)
     budget = float(node_config.get("budget") or plan.budget)
     return PersonalizationSettings(**chosen, budget=budget, probes=probes, seed=seed)
+
+
+def needs_labels(settings: PersonalizationSettings) -> bool:
+    """Say whether a device has to know the labels of its samples for these settings."""
+    return settings.signal == "loss" or settings.recovery == "tune"
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

@@ -12,9 +12,10 @@ from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.model import keep_model
 from client.node_file import SUMS_ONLY
+from client.own_model import OwnModel, own_model
 from client.privacy import admit
 from client.secure import answer_step, check_invitation, mask, read_secure_settings
-from client.settings import read_settings
+from client.settings import needs_labels, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
@@ -73,22 +74,25 @@ def answer(
     digest = plan_digest(content)
     charge = admit(plan, layout, request, digest=digest, state=state, node_config=node_config)
     backbone = shelf.get(content, state, root, plan.dropped)
-    samples = load(node_config, run_config, backbone.facts)
+    own = own_model(backbone, load(node_config, run_config, backbone.facts), run_config)
+    samples = own.samples
     past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
     newcomer = past is None or not len(past.measurements)
     settings = read_settings(run_config, node_config, plan, client, newcomer=newcomer)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
         raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
     result = (personalize or own_personalize)(
-        backbone.model,
+        own.model,
         samples.inputs,
-        labels=samples.labels if settings.signal == "loss" else None,
+        labels=samples.labels if needs_labels(settings) else None,
         prior=plan.prior,
         dropped_units=dropped_units(backbone.groups, plan.dropped),
         past=past,
+        training=samples.training,
+        budget_of=backbone.model,
         settings=settings,
     )
-    _keep(state, plan, backbone, samples, result)
+    _keep(state, plan, backbone, own, result)
     vector = to_vector(_statistics(backbone, result), layout)
     if tamper is not None:
         vector = tamper(node_config, plan, layout, vector)
@@ -131,11 +135,11 @@ def _keep(
     state: ClientState,
     plan: Plan,
     backbone: LocalBackbone,
-    samples: PrivateSamples,
+    own: OwnModel,
     result: Personalization,
 ) -> None:
-    state.save_samples(plan.version, result.samples, data=samples.fingerprint())
-    preprocessing = backbone.facts.preprocessing
+    state.save_samples(plan.version, result.samples, data=own.samples.fingerprint())
+    preprocessing = own.preprocessing
     packed = pack_personal_model(
         result.model,
         layers=backbone.layers,
@@ -147,7 +151,7 @@ def _keep(
         extra={"plan": plan.version},
     )
     keep_model(state, plan.version, packed)
-    state.add_record(plan.version, _entry(backbone, samples, result))
+    state.add_record(plan.version, _entry(backbone, own.samples, result))
 
 
 def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:

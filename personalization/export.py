@@ -1,4 +1,4 @@
-"""Export a personal model for a device: ONNX, checked against torch on the client's own samples, and measured.
+"""Export a model for a device: ONNX, checked against torch on the client's own samples, and measured.
 
 The model file is named after its hash and the manifest names it, so putting the new manifest in place is the one step
 that makes a new export valid: whatever fails before it, an export that was there stays what `fedsieve predict` uses.
@@ -8,105 +8,51 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-import numpy as np
-import onnx
-import torch
-from numpy.typing import NDArray
-
 from personalization.device import DEVICE_MANIFEST
-from personalization.device.footprint import measure_device_footprint
-from personalization.device.manifest import DeviceManifest, ExportCheck, Precision, read_device_manifest
-from personalization.device.runtime import open_session, run_session, softmax
+from personalization.device.footprint import (
+    DeviceFootprint,
+    TextFootprint,
+    measure_device_footprint,
+    measure_text_footprint,
+)
+from personalization.device.manifest import DeviceManifest, DeviceText, Precision, read_device_manifest
 from personalization.errors import UserError
+from personalization.exported import Exported, ExportSource, read_source
 from personalization.files import remove_temporary, write_atomically
-from personalization.image_data import load_images
-from personalization.images import ImagePreprocessing, pixel_array
-from personalization.onnx_graph import export_graph
-from personalization.onnx_quantization import quantize_dynamically, quantize_statically
-from personalization.storage import LoadedPersonalModel, load_personal_model
-
-# The most that an export may differ from torch: share of samples of another class, and difference of a probability.
-FP32_DISAGREEMENT, FP32_DIFFERENCE = 0.0, 1e-3
-INT8_DISAGREEMENT, INT8_DIFFERENCE = 0.05, 0.25
-_BATCH = 64
+from personalization.image_export import export_classifier
+from personalization.storage import LoadedPersonalModel
+from personalization.text_export import export_language_model
+from personalization.texts import TextPreprocessing
 
 
-def export_personal_model(personal: Path, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
-    """Export the personal model in the folder `personal`, as `export_loaded_model` does. Raises UserError likewise."""
+def export_folder(folder: Path, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
+    """Export the model in `folder`, personal or dense, to `out`, checked on the client's samples in `data`.
+
+    data: a folder of images, class folders, or an .npz file; for a language model a folder of text. Returns the
+    manifest that was written. Raises UserError if the model, a sample or the folder is not what it should be, or the
+    export is too far from torch; an export that was in `out` before is then kept.
+    """
     _check_folder(out)
-    return export_loaded_model(load_personal_model(personal), data, out, precision=precision, source=str(personal))
+    return _export(read_source(folder), data, out, precision=precision)
 
 
 def export_loaded_model(
     loaded: LoadedPersonalModel, data: Path, out: Path, *, precision: Precision, source: str
 ) -> DeviceManifest:
-    """Export a personal model to `out`, checked on the client's images in `data`.
-
-    data: a folder of images, class folders, or an .npz file. source: names the model in errors. Returns the manifest
-    that was written. Raises UserError if the model, an image or the folder is not what it should be, or the export is
-    too far from torch; an export that was in `out` before is then kept.
-    """
+    """Export a personal model that is in memory, as `export_folder` does. source: names it in errors."""
     _check_folder(out)
-    preprocessing = _preprocessing(loaded, source)
-    labels = loaded.manifest.labels
-    pixels = pixel_array(load_images(data, labels=labels, preprocessing=preprocessing).images, preprocessing)
-    graph = quantized(export_graph(loaded.model, preprocessing), precision, pixels).SerializeToString()
-    check = compare(torch_logits(loaded.model, pixels), run_session(open_session(graph), pixels), precision)
-    if not check.passed:
-        raise UserError(
-            f"{out}: the {precision} export is too far from the model: another class on {check.disagreements} of "
-            f"{check.samples} images ({check.disagreements_allowed} allowed), probabilities up to "
-            f"{check.difference:.2g} away ({check.difference_allowed:g} allowed); export with another --int8, "
-            "an older export is kept"
-        )
-    return _write(
-        out,
-        graph,
-        precision=precision,
-        personal=loaded.manifest.weights_sha256,
-        preprocessing=preprocessing,
-        labels=labels,
-        check=check,
-    )
+    return _export(ExportSource.personal(loaded, source), data, out, precision=precision)
 
 
-def quantized(graph: onnx.ModelProto, precision: Precision, pixels: NDArray[np.float32]) -> onnx.ModelProto:
-    """Return `graph` in `precision`; int8-static takes its ranges from `pixels` [samples, channels, height, width]."""
-    if precision == "int8-dynamic":
-        return quantize_dynamically(graph)
-    return quantize_statically(graph, pixels) if precision == "int8-static" else graph
-
-
-def compare(reference: NDArray[np.float32], exported: NDArray[np.float32], precision: Precision) -> ExportCheck:
-    """Return how far the logits [samples, classes] of an export are from those of torch, and how far they may be.
-
-    Of a few samples one may always change its class in int8: a share of them would be less than one.
-    """
-    share, difference = (
-        (FP32_DISAGREEMENT, FP32_DIFFERENCE) if precision == "fp32" else (INT8_DISAGREEMENT, INT8_DIFFERENCE)
-    )
-    away = float(np.abs(softmax(reference) - softmax(exported)).max())
-    return ExportCheck(
-        samples=len(reference),
-        disagreements=int((reference.argmax(-1) != exported.argmax(-1)).sum()),
-        disagreements_allowed=max(1, int(share * len(reference))) if share else 0,
-        difference=away if np.isfinite(away) else float(np.finfo(np.float64).max),
-        difference_allowed=difference,
-    )
-
-
-@torch.inference_mode()
-def torch_logits(model: torch.nn.Module, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits [samples, classes] of `model` in torch."""
-    parts = torch.from_numpy(pixels).split(_BATCH)
-    return np.concatenate([model(pixel_values=part).logits.numpy() for part in parts])
-
-
-def _preprocessing(loaded: LoadedPersonalModel, source: str) -> ImagePreprocessing:
-    manifest = loaded.manifest
-    if manifest.preprocessing is None or not manifest.labels:
-        raise UserError(f"{source}: not an image classifier; export takes personal models of images")
-    return ImagePreprocessing.from_dict(manifest.preprocessing)
+def _export(source: ExportSource, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
+    preprocessing = source.preprocessing
+    if preprocessing is None:
+        raise UserError(f"{source.name}: not an image classifier; export takes classifiers and language models")
+    if isinstance(preprocessing, TextPreprocessing):
+        exported = export_language_model(source, preprocessing, data, precision=precision)
+    else:
+        exported = export_classifier(source, preprocessing, data, precision=precision)
+    return _write(out, exported, precision=precision, identifier=source.identifier)
 
 
 def _check_folder(out: Path) -> None:
@@ -114,30 +60,24 @@ def _check_folder(out: Path) -> None:
         raise UserError(f"{out}: holds something else; choose a new folder, or that of an earlier export")
 
 
-def _write(
-    out: Path,
-    graph: bytes,
-    *,
-    precision: Precision,
-    personal: str,
-    preprocessing: ImagePreprocessing,
-    labels: tuple[str, ...],
-    check: ExportCheck,
-) -> DeviceManifest:
-    digest = hashlib.sha256(graph).hexdigest()
+def _write(out: Path, exported: Exported, *, precision: Precision, identifier: str) -> DeviceManifest:
+    digest = hashlib.sha256(exported.graph).hexdigest()
     path = out / f"model-{digest[:16]}.onnx"
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, graph)
+        write_atomically(path, exported.graph)
+        if isinstance(exported.preprocessing, DeviceText):
+            assert exported.tokenizer is not None
+            write_atomically(out / exported.preprocessing.tokenizer_file, exported.tokenizer)
         manifest = DeviceManifest(
             precision=precision,
             model_file=path.name,
             model_sha256=digest,
-            personal=personal,
-            preprocessing=preprocessing,
-            labels=labels,
-            check=check,
-            footprint=measure_device_footprint(path),
+            personal=identifier,
+            preprocessing=exported.preprocessing,
+            labels=exported.labels,
+            check=exported.check,
+            footprint=_footprint(path, exported),
         )
         write_atomically(out / DEVICE_MANIFEST, manifest.to_json().encode())
     except OSError as error:
@@ -147,11 +87,18 @@ def _write(
     return manifest
 
 
+def _footprint(path: Path, exported: Exported) -> DeviceFootprint | TextFootprint:
+    text = exported.preprocessing
+    if isinstance(text, DeviceText):
+        return measure_text_footprint(path, path.with_name(text.tokenizer_file), context=text.context)
+    return measure_device_footprint(path)
+
+
 def _remove_unnamed(out: Path) -> None:
-    """Remove models that the manifest in place does not name; what cannot be removed is left to the next export."""
+    """Remove files that the manifest in place does not name; what cannot be removed is left to the next export."""
     with contextlib.suppress(OSError, UserError):
         remove_temporary(out)
-        named = read_device_manifest(out).model_file if (out / DEVICE_MANIFEST).exists() else None
-        for path in out.glob("model-*.onnx"):
-            if path.name != named:
+        named = read_device_manifest(out).files if (out / DEVICE_MANIFEST).exists() else frozenset[str]()
+        for path in (*out.glob("model-*.onnx"), *out.glob("tokenizer-*.json")):
+            if path.name not in named:
                 path.unlink(missing_ok=True)

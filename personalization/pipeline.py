@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.allocation import fit_curves
+from personalization.allocation import Costs, fit_curves
 from personalization.costs import unit_costs
 from personalization.cutting import cut_model
 from personalization.distillation import distill
@@ -30,6 +30,8 @@ from personalization.sensing import (
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
+from personalization.training import TrainingData, TrainingSettings
+from personalization.tuning import tune
 
 FEWEST_SAMPLES = 8
 # Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
@@ -71,16 +73,20 @@ def personalize(
     prior: Prior | None = None,
     dropped_units: Sequence[Units] | None = None,
     past: ProbeSamples | None = None,
+    training: TrainingData | None = None,
+    budget_of: nn.Module | None = None,
     settings: PersonalizationSettings,
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
 
-    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal only,
-    one for each prediction: [samples], or for a language model the next tokens, [samples, positions]. prior: of the
-    fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of earlier rounds, measured on the
-    same data. Raises UserError where the samples are too few, labels do not fit or the budget can't be met.
+    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and by
+    the recovery `tune`, one for each prediction: [samples], or for a language model the next tokens, [samples,
+    positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
+    earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains.
+    budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. Raises UserError where
+    the samples are too few, labels do not fit or the budget can't be met.
     """
-    count = _check(inputs, labels, settings)
+    count = _check(inputs, labels, settings, training)
     layers = find_layers(model)
     rng = np.random.default_rng(settings.seed)
     trace = device_trace(model, layers, inputs, settings)
@@ -104,11 +110,14 @@ def personalize(
         seed=settings.seed,
     )
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
-    pruned = _prune(masked, recovered, personalized, prior, settings, increase)
+    pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
+    if pruned.last is not None:
+        # Nobody needs the step's writers any more, and those of a whole model are large.
+        pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
     final = final_pass(masked, pruned)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
-        model=_cut(trace, kept, final, settings),
+        model=trained(_cut(trace, kept, final), trace, settings, labels=labels, training=training),
         layers=layers,
         kept=kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
@@ -152,10 +161,12 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     """Repeat the last committed step with moments of all private samples: what was held out has done its work."""
     everything = replace(masked.compensation, fit=torch.ones_like(masked.compensation.fit))
     final = MaskedModel(masked.trace, everything, pruned.allowed)
-    return final.run(dict(enumerate(map(int, pruned.counts))))
+    return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
-def _check(inputs: Inputs, labels: Tensor | None, settings: PersonalizationSettings) -> int:
+def _check(
+    inputs: Inputs, labels: Tensor | None, settings: PersonalizationSettings, training: TrainingData | None
+) -> int:
     counts = {len(value) for value in inputs.values()}
     if len(counts) != 1:
         raise UserError(f"inputs of {sorted(counts)} samples; expected as many of each")
@@ -166,6 +177,8 @@ def _check(inputs: Inputs, labels: Tensor | None, settings: PersonalizationSetti
         )
     if settings.signal == "loss" and (labels is None or len(labels) != count):
         raise UserError("signal loss needs a label for every private sample; give labels or use signal entropy")
+    if settings.recovery == "tune" and (labels if training is None else training.labels) is None:
+        raise UserError("recovery tune needs labels, which these samples lack; use recovery distill")
     return count
 
 
@@ -219,17 +232,27 @@ def _prune(
     prior: Prior | None,
     settings: PersonalizationSettings,
     increase: Measure,
+    budget_of: nn.Module | None,
 ) -> Pruned:
     trace = masked.trace
+    costs = unit_costs(settings.budget_kind, trace.model, trace.layers, trace.inputs)
     schedule = Schedule(
-        budget=settings.budget,
+        budget=min(1.0, settings.budget * _share_of(budget_of, costs, trace, settings)),
         steps=settings.steps,
         step_probes=_step_probes(settings, prior),
         tolerance=settings.tolerance,
         limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
     )
-    costs = unit_costs(settings.budget_kind, trace.model, trace.layers, trace.inputs)
     return StepBuffer(masked, fit_curves(recovered.sensitivity, settings.levels), costs, schedule, increase).prune()
+
+
+def _share_of(budget_of: nn.Module | None, costs: Costs, trace: DenseTrace, settings: PersonalizationSettings) -> float:
+    """Return how many times the cost of the model in hand the model costs that the budget is a share of."""
+    if budget_of is None or budget_of is trace.model:
+        return 1.0
+    dense = np.array([layer.units for layer in trace.layers], dtype=np.int64)
+    whole = unit_costs(settings.budget_kind, budget_of, trace.layers, trace.inputs)
+    return whole.total(dense) / costs.total(dense)
 
 
 def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
@@ -238,14 +261,43 @@ def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
     return 0 if prior is not None and bool(prior.precision.all()) else STEP_PROBES
 
 
-def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass, settings: PersonalizationSettings) -> nn.Module:
-    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in final.writers.items()}
+def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass) -> nn.Module:
+    writers = {}
+    for index in list(final.writers):
+        # Out of the pass as soon as they are copied: two sets of a whole model's writers are too many.
+        writer = final.writers.pop(index)
+        writers[index] = (writer.weight.clone(), writer.bias.clone())
     model = cut_model(trace.model, trace.layers, kept, writers)
     path = classifier_path(model, trace.layers, trace.classes)
     if path is not None and bool(trace.shift.any()):
         shift_classifier(model, path, trace.shift)
-    return (
-        distill(model, trace, steps=settings.distill_steps, seed=settings.seed)
-        if settings.recovery == "distill"
-        else model
+    return model
+
+
+def trained(
+    model: nn.Module,
+    trace: DenseTrace,
+    settings: PersonalizationSettings,
+    *,
+    labels: Tensor | None = None,
+    training: TrainingData | None = None,
+) -> nn.Module:
+    """Return what the training that `settings` ask for makes of a cut model: a copy, or `model` itself if none.
+
+    training: what to train on; None takes the samples of the trace, of which `labels` are known.
+    """
+    if settings.recovery == "distill":
+        return distill(model, trace, settings=_training_settings(settings), data=training)
+    if settings.recovery == "tune":
+        data = training or TrainingData(trace.inputs, labels)
+        return tune(model, trace.layers, data, settings=_training_settings(settings))
+    return model
+
+
+def _training_settings(settings: PersonalizationSettings) -> TrainingSettings:
+    return TrainingSettings(
+        steps=settings.training_steps,
+        adapters=settings.adapters,
+        precision=settings.training_precision,
+        seed=settings.seed,
     )

@@ -3,10 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from personalization.readout import in_chunks, outputs_of, token_head
+from personalization.spelling import Spelling
+from personalization.texts import Tokens
 
 _BATCH_POSITIONS = 2048
 
@@ -47,3 +50,22 @@ def score_tokens(model: nn.Module, tokens: Tensor, following: Tensor) -> TokenSc
             first.append(logits.argmax(-1))
             nats.append(-logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0])
     return TokenScores(torch.cat(nats).view(tokens.shape), torch.cat(first).view(tokens.shape))
+
+
+@torch.inference_mode()
+def score_spelled(model: nn.Module, windows: Tokens, spelled: Spelling) -> TokenScores:
+    """Score a model with fewer tokens on `windows` [windows, positions + 1] of whole ones, a whole token at a time.
+
+    The nats of a token are those of all pieces that spell it; its `first` is what the model would begin it with.
+    """
+    nats = torch.zeros(windows.shape[0], windows.shape[1] - 1)
+    first = torch.zeros_like(nats, dtype=torch.long)
+    for row, window in enumerate(windows):
+        counts = np.array([len(spelled.pieces[token]) for token in window])
+        # Nothing predicts the first token, so only the last of its pieces is of use.
+        tokens = torch.from_numpy(spelled.spell(window))[None, counts[0] - 1 :]
+        own = score_tokens(model, tokens[:, :-1], tokens[:, 1:])
+        nats[row].index_add_(0, torch.from_numpy(np.repeat(np.arange(len(window) - 1), counts[1:])), own.nats[0])
+        begins = np.cumsum(counts[1:]) - counts[1:]
+        first[row] = torch.from_numpy(spelled.whole[own.first[0, torch.from_numpy(begins)].numpy()])
+    return TokenScores(nats, first)

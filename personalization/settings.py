@@ -8,7 +8,8 @@ from personalization.errors import UserError
 
 Signal = Literal["entropy", "loss"]
 Solver = Literal["deviation", "lasso", "omp"]
-Recovery = Literal["fold", "ridge", "distill"]
+Recovery = Literal["fold", "ridge", "distill", "tune"]
+Precision = Literal["single", "bfloat16"]
 Score = Literal["variance", "residual"]
 BudgetKind = Literal["weights", "bytes", "macs", "latency"]
 
@@ -26,7 +27,8 @@ class PersonalizationSettings:
     layers_per_probe: how many layers are lowered together in one probe; 1 measures each exactly.
     levels: the levels (shares of a layer removed) at which layers are probed; sensitivity is kept for each of them.
     solver: how sensitivities are recovered from probes; `deviation` needs a prior and is lasso without one.
-    recovery: what follows a cut: `fold` means only, `ridge` closed form, `distill` closed form and then training.
+    recovery: what follows a cut: `fold` means only, `ridge` closed form, `distill` closed form and then training to
+        predict what the dense model does, `tune` the same to predict labels (of text, the next tokens).
     ridge: strength of the closed-form refit, relative to the mean diagonal of the activations' second moments.
     score: how the units of a layer are ranked.
     steps: in how many steps the budget is reached.
@@ -36,7 +38,8 @@ class PersonalizationSettings:
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
     held_out_share: share of the private samples that refits do not see.
-    distill_steps: training steps of `distill`.
+    training_steps: batches of `distill` and `tune`. adapters: rank of the low-rank adapters that they train instead of
+        the weights, 0 for none. training_precision: of their passes; updates are in single precision.
     adapt_head: whether the head is fitted to how often the device sees each class, without labels (see `head`).
     """
 
@@ -57,7 +60,9 @@ class PersonalizationSettings:
     personalized_limit: float = 0.95
     generic_limit: float = 0.95
     held_out_share: float = 0.25
-    distill_steps: int = 40
+    training_steps: int = 40
+    adapters: int = 0
+    training_precision: Precision = "single"
     adapt_head: bool = True
     seed: int = 0
 
@@ -69,6 +74,7 @@ class PersonalizationSettings:
             ("recovery", Recovery),
             ("score", Score),
             ("budget_kind", BudgetKind),
+            ("training_precision", Precision),
         ):
             value = getattr(self, name)
             if value not in get_args(choices):
@@ -76,7 +82,7 @@ class PersonalizationSettings:
         for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
-        for name in ("probes", "distill_steps", "seed"):
+        for name in ("probes", "training_steps", "adapters", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.step_probes < AUTOMATIC:

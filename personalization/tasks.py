@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from personalization.texts import Tokens
+    from personalization.training import TrainingData
 
 TaskName = Literal["image", "text"]
 Preprocessing = ImagePreprocessing | TextPreprocessing
@@ -38,11 +39,12 @@ class TextBatch:
 @dataclass(frozen=True)
 class TaskSamples:
     """Samples as a model takes them. inputs: its arguments, each [samples, ...]. labels: [samples] or None; of text the
-    next tokens, [samples, positions].
+    next tokens, [samples, positions]. training: all that there is to train on, where these are a part of it.
     """
 
     inputs: "dict[str, Tensor]"
     labels: "Tensor | None"
+    training: "TrainingData | None" = None
 
 
 def task_of(preprocessing: Preprocessing) -> TaskName:
@@ -82,11 +84,10 @@ def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[s
             text_files(path),
             preprocessing,
             length=batch.tokens,
-            most=batch.windows,
             fewest=FEWEST_WINDOWS,
             source=path,
         )
-        return text_samples(found)
+        return text_samples(found, most=batch.windows)
     import torch
 
     from personalization.image_data import load_images
@@ -97,9 +98,19 @@ def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[s
     return TaskSamples({"pixel_values": to_pixel_values(images.images, preprocessing)}, known)
 
 
-def text_samples(found: "Tokens") -> TaskSamples:
-    """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position."""
+def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:
+    """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position.
+
+    Of more than `most`, as many are taken, evenly spread; all of them are there to train on.
+    """
     import torch
 
-    tokens = torch.from_numpy(found)
-    return TaskSamples({"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous())
+    from personalization.texts import spread
+    from personalization.training import TrainingData
+
+    def samples(windows: "Tokens") -> tuple["dict[str, Tensor]", "Tensor"]:
+        tokens = torch.from_numpy(windows)
+        return {"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous()
+
+    chosen = found if most is None else spread(found, most)
+    return TaskSamples(*samples(chosen), TrainingData(*samples(found)) if len(chosen) < len(found) else None)

@@ -147,17 +147,22 @@ def read_tokens(files: Sequence[Path], preprocessing: TextPreprocessing) -> Toke
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
 
 
-def windows(tokens: Tokens, length: int, *, most: int | None = None) -> Tokens:
+def windows(tokens: Tokens, length: int) -> Tokens:
     """Return windows [windows, length + 1] of `tokens`, `length` apart; each starts with the last token before it.
 
-    What is left over at the end is in none. Where there are more than `most`, as many are taken, evenly spread.
+    What is left over at the end is in none.
     """
-    count = max((len(tokens) - 1) // length, 0)
-    starts = np.arange(count)
-    if most is not None and count > most:
-        starts = np.linspace(0, count - 1, most).round().astype(int)
+    starts = np.arange(max((len(tokens) - 1) // length, 0))
     found: Tokens = tokens[starts[:, None] * length + np.arange(length + 1)].reshape(len(starts), length + 1)
     return found
+
+
+def spread(found: Tokens, most: int) -> Tokens:
+    """Return at most `most` of the windows [windows, length + 1], evenly spread."""
+    if len(found) <= most:
+        return found
+    chosen: Tokens = found[np.linspace(0, len(found) - 1, most).round().astype(int)]
+    return chosen
 
 
 def check_window(length: int, preprocessing: TextPreprocessing) -> None:
@@ -169,12 +174,12 @@ def check_window(length: int, preprocessing: TextPreprocessing) -> None:
 
 
 def read_windows(
-    files: Sequence[Path], preprocessing: TextPreprocessing, *, length: int, most: int | None, fewest: int, source: Path
+    files: Sequence[Path], preprocessing: TextPreprocessing, *, length: int, fewest: int, source: Path
 ) -> Tokens:
     """Return the windows [windows, length + 1] of `files`. Raises UserError if they hold fewer than `fewest`."""
     check_window(length, preprocessing)
     tokens = read_tokens(files, preprocessing)
-    found = windows(tokens, length, most=most)
+    found = windows(tokens, length)
     if len(found) < fewest:
         raise UserError(
             f"{source}: too little text, {len(tokens):,} tokens; expected {fewest * length + 1:,} or more, which are "

@@ -1,13 +1,15 @@
-"""Cut the vocabulary: drop tokens that a device's text and a public list never use, with their rows of the embeddings.
+"""Cut the vocabulary: drop tokens that a device's text does not use and its model does not expect there.
 
-The public list comes with the tokenizer: byte-pair encoding learns its most common tokens first (Sennrich et al. 2016,
-section 3.2), so the first merges are it. What no merge makes stays, single bytes above all, and so does everything that
-a kept token is merged from: then text of kept tokens is encoded as before, token by token, and any other text still
-can be encoded, in more tokens.
+A token's share of the private text says how often it came, and the probability that the dense model gives it there, on
+average over all positions, how often it may come: words that belong to a text, used so far or not. Of these the first
+are kept. Single bytes and special tokens stay too, and so does everything that a kept token is merged from (byte-pair
+encoding, Sennrich et al. 2016, section 3.2): then text of kept tokens is encoded as before, token by token, and any
+other text still can be encoded, in more tokens.
 """
 
 import copy
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.errors import UserError
+from personalization.layers import linear_weight
+from personalization.readout import in_chunks, outputs_of, token_head
 from personalization.texts import TextPreprocessing, Tokens
+from personalization.trace import Inputs
+
+# Windows whose hidden states exist at a time.
+_BATCH = 16
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "decoder_start_token_id")
 
@@ -30,41 +39,53 @@ class VocabularyCut:
     preprocessing: TextPreprocessing
     kept: Tokens
 
-    def renumbered(self, tokens: Tensor) -> Tensor:
-        """Return the new numbers of `tokens` of the dense model, all of which must be kept."""
-        places = np.searchsorted(self.kept, tokens.numpy())
-        assert (self.kept[places] == tokens.numpy()).all()
-        return torch.from_numpy(places)
+
+@torch.inference_mode()
+def expected_tokens(model: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
+    """Return the mean probability that a causal language model gives each token on `inputs`, [tokens]; it sums to 1."""
+    head = token_head(model)
+    assert head is not None
+    classes = len(linear_weight(head))
+    total, positions = torch.zeros(classes, dtype=torch.float64), 0
+    for rows in zip(*(value.split(_BATCH) for value in inputs.values()), strict=True):
+        hidden = outputs_of(model, dict(zip(inputs, rows, strict=True))).flatten(0, -2)
+        for (part,) in in_chunks(classes, hidden):
+            total += head(part).softmax(-1).sum(0)
+        positions += len(hidden)
+    return (total / positions).numpy()
 
 
-def choose_tokens(preprocessing: TextPreprocessing, private: Tokens, *, common: int) -> VocabularyCut:
-    """Return the cut that keeps the tokens in `private` text and the `common` first that the tokenizer learned.
+def choose_tokens(
+    preprocessing: TextPreprocessing, private: Tokens, expected: NDArray[np.float64], *, most: int
+) -> VocabularyCut:
+    """Return the cut that keeps at most `most` tokens: those with the largest sum of share and expectation, and parts.
 
-    Raises UserError for a tokenizer that is no byte-pair encoding of bytes.
+    private: tokens of the device's text. expected [tokens]: see `expected_tokens`. Raises UserError for a tokenizer
+    that is no byte-pair encoding, and where not even single bytes find room.
     """
-    if common < 0:
-        raise UserError(f"{common} common tokens: expected 0 or more")
     record = json.loads(preprocessing.tokenizer)
-    model, added = record["model"], record.get("added_tokens") or []
-    _check(model)
-    names: dict[int, str] = {number: name for name, number in model["vocab"].items()}
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    parts: dict[str, list[str]] = defaultdict(list)
-    for first, second in merges:
-        parts[first + second] += [first, second]
-    special = {token["id"] for token in added}
-    wanted = [name for name in model["vocab"] if name not in parts]
-    wanted += [first + second for first, second in merges[:common]]
-    wanted += [names[token] for token in np.unique(private).tolist() if token in names]
-    chosen = _with_parts(wanted, parts)
-    kept = np.array(sorted({model["vocab"][name] for name in chosen} | special), dtype=np.int64)
-    number = {int(old): new for new, old in enumerate(kept)}
-    model["vocab"] = {name: number[old] for name, old in model["vocab"].items() if old in number}
-    model["merges"] = [list(m) for m in merges if {*m, "".join(m)} <= model["vocab"].keys()]
-    record["added_tokens"] = [{**token, "id": number[token["id"]]} for token in added]
-    record["post_processor"] = None  # puts special tokens around a text, by their old numbers; they are never asked for
-    separator = None if preprocessing.separator is None else number.get(preprocessing.separator)
-    return VocabularyCut(TextPreprocessing(json.dumps(record), separator, preprocessing.context), kept)
+    _check(record["model"])
+    numbers: dict[str, int] = record["model"]["vocab"]
+    names = {number: name for name, number in numbers.items()}
+    special = {int(token["id"]) for token in record.get("added_tokens") or []}
+    parts = _parts(record)
+    score = expected + np.bincount(private, minlength=len(expected)) / max(len(private), 1)
+    ranked = [names[token] for token in np.argsort(-score, kind="stable").tolist() if token in names]
+    always = [name for name, number in numbers.items() if name not in parts or number in special]
+
+    def kept_with(first: int) -> Tokens:
+        chosen = _with_parts([*always, *ranked[:first]], parts)
+        return np.array(sorted({numbers[name] for name in chosen} | special), dtype=np.int64)
+
+    fewest = len(kept_with(0))
+    if most < fewest:
+        raise UserError(
+            f"a vocabulary of {most} tokens: expected {fewest:,} or more, or some text could not be encoded"
+        )
+    kept = kept_with(bisect_right(range(len(ranked) + 1), most, key=lambda first: len(kept_with(first))) - 1)
+    separator = preprocessing.separator
+    number = int(np.searchsorted(kept, separator)) if separator is not None and separator in kept else None
+    return VocabularyCut(TextPreprocessing(_smaller(record, kept), number, preprocessing.context), kept)
 
 
 def cut_vocabulary(model: nn.Module, cut: VocabularyCut) -> nn.Module:
@@ -99,6 +120,31 @@ def _rows(parameter: Tensor, rows: Tensor) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[rows], requires_grad=parameter.requires_grad)
 
 
+def _smaller(record: dict[str, Any], kept: Tokens) -> str:
+    """Return the tokenizer `record` with the `kept` tokens alone, numbered anew, as JSON."""
+    model, number = record["model"], {int(old): new for new, old in enumerate(kept)}
+    vocabulary = {name: number[old] for name, old in model["vocab"].items() if old in number}
+    merges = [list(merge) for merge in _merges(record) if {*merge, "".join(merge)} <= vocabulary.keys()]
+    added = [{**token, "id": number[token["id"]]} for token in record.get("added_tokens") or []]
+    # A post-processor puts special tokens around a text, by their old numbers; they are never asked for.
+    changed = {"model": {**model, "vocab": vocabulary, "merges": merges}, "added_tokens": added, "post_processor": None}
+    return json.dumps({**record, **changed})
+
+
+def _merges(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the pairs of names that the tokenizer `record` merges, the first it learned first."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in record["model"]["merges"])
+    return [(first, second) for first, second in pairs]
+
+
+def _parts(record: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the names that each token may be merged from."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for first, second in _merges(record):
+        parts[first + second] += [first, second]
+    return parts
+
+
 def _with_parts(wanted: Iterable[str], parts: dict[str, list[str]]) -> set[str]:
     chosen, waiting = set[str](), list(wanted)
     while waiting:
@@ -110,12 +156,9 @@ def _with_parts(wanted: Iterable[str], parts: dict[str, list[str]]) -> set[str]:
 
 
 def _check(model: dict[str, Any]) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    by_bytes = set(ByteLevel.alphabet()) <= model["vocab"].keys() if model.get("type") == "BPE" else False
-    fallback = model.get("byte_fallback") and all(f"<0x{byte:02X}>" in model["vocab"] for byte in range(256))
-    if not (by_bytes or fallback):
+    """Raise UserError unless tokens are merged from pieces that stay: then whatever could be encoded still can be."""
+    if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
         raise UserError(
-            f"a {model.get('type')} tokenizer that does not fall back to bytes: its vocabulary can't be cut, or "
-            "some text could no longer be encoded; leave out --common-tokens"
+            f"a {model.get('type')} tokenizer, which does not merge its tokens from single characters or bytes: its "
+            "vocabulary can't be cut, or some text could no longer be encoded; leave out --vocabulary"
         )

@@ -4,22 +4,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from personalization.backbone import Backbone, load_backbone
+from personalization.continuation import Generation
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.generation import Generation, TextPrediction
+from personalization.generation import TextPrediction
 from personalization.layers import find_layers
+from personalization.own_vocabulary import own_vocabulary
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
 from personalization.storage import load_personal_model, save_personal_model, stored_tensors
-from personalization.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
-from personalization.texts import TextPreprocessing, read_tokens, text_files
-from personalization.vocabulary import VocabularyCut, choose_tokens, cut_vocabulary
+from personalization.tasks import TaskName, TextBatch, check_task, load_samples, task_of
 from simulations.fleet_prior import read_prior
 from simulations.known_models import model_folder
 
@@ -37,12 +38,12 @@ def personalize_folder(
     settings: PersonalizationSettings,
     task: str | None = None,
     batch: TextBatch = _BATCH,
-    common_tokens: int | None = None,
+    vocabulary: int | None = None,
 ) -> dict[str, Any]:
     """Personalize `model` (None: the bundled one) from the images or the text in `data` and save it in `out`.
 
-    task: `image` or `text`, None what the model is for. batch: how much of a text is taken. common_tokens: how many of
-    the most common tokens stay beside those of the text (None: all tokens stay).
+    task: `image` or `text`, None what the model is for. batch: how much of a text is measured on. vocabulary: how many
+    tokens of a language model may stay (None: all).
     prior: report.json of a fleet that shared the same model. Returns what can be written as JSON: settings, layers,
     fit, evaluations, footprints. Raises UserError; nothing is written before the personal model is whole.
     """
@@ -52,20 +53,21 @@ def personalize_folder(
     samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
-    inputs = samples.inputs
+    inputs, whole = samples.inputs, cast(nn.Module, backbone.model)
+    if vocabulary is not None:
+        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary)
+        whole, preprocessing, samples = own.model, own.preprocessing, own.samples
     result = personalize(
-        backbone.model,
-        inputs,
-        labels=None if settings.signal == "entropy" else samples.labels,
+        whole,
+        samples.inputs,
+        labels=samples.labels,
         prior=None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings)),
+        budget_of=backbone.model,
+        training=samples.training,
         settings=settings,
     )
     dtype = _stored_dtype(backbone)
-    personal, own_inputs = result.model, inputs
-    if common_tokens is not None:
-        cut = _vocabulary(data, preprocessing, common_tokens)
-        personal, preprocessing = cut_vocabulary(personal, cut), cut.preprocessing
-        own_inputs = {"input_ids": cut.renumbered(inputs["input_ids"])}
+    personal, own_inputs = result.model, samples.inputs
     footprints = {
         name: measure_footprint(measured, taken, layers=result.layers, dtype=dtype, runs=_RUNS[task_of(preprocessing)])
         for name, measured, taken in (("dense", backbone.model, inputs), ("personal", personal, own_inputs))
@@ -87,12 +89,6 @@ def personalize_folder(
         extra={"report": report},
     )
     return report
-
-
-def _vocabulary(data: Path, preprocessing: Preprocessing, common: int) -> VocabularyCut:
-    if not isinstance(preprocessing, TextPreprocessing):
-        raise UserError("--common-tokens: an image classifier has no vocabulary; leave it out")
-    return choose_tokens(preprocessing, read_tokens(text_files(data), preprocessing), common=common)
 
 
 def _stored_dtype(backbone: Backbone) -> str:

@@ -17,7 +17,7 @@ from personalization.backbone import Backbone
 from personalization.footprint import measure_latency, stored_bytes
 from personalization.head import label_shift
 from personalization.layers import find_layers
-from personalization.storage import load_personal_model
+from personalization.storage import LoadedPersonalModel, load_personal_model
 from simulations.private_data import ROUND, FleetData
 from simulations.speakers import SpeakerData
 from simulations.text_evaluation import text_quality
@@ -52,13 +52,13 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
 
 
 class Judge(Protocol):
-    """Judges a client's model on data that nobody saw before."""
+    """Judges a client's personal model on data that nobody saw before."""
 
-    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
-        """Return what `model` achieves for a client, with keys of `clients` in report.json.
+    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
+        """Return what `model` achieves for a client in the end, with keys of `clients` in report.json."""
 
-        round_number: judged is on what the client holds in this round (None: in the end).
-        """
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
+        """Return the same of a model that was kept, on what the client holds in a round (None: in the end)."""
 
 
 class Evaluator:
@@ -108,6 +108,10 @@ class Evaluator:
             row["latency_ms"] = measure_latency(model, {"pixel_values": self._pixels[:1]})
         return row
 
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
+        """Return `row` for a model that was kept."""
+        return self.row(client, loaded.model, round_number)
+
     def _shift(self, client: int, round_number: int | None) -> Tensor:
         """Return how the client's own samples move the dense model's head, [classes]."""
         if not self._adapt_head:
@@ -138,7 +142,7 @@ def evaluate_client(folder: Path, client: int, evaluator: Judge) -> dict[str, An
     loaded = load_personal_model(folder / MODEL)
     fits = [entry["fit_r2"] for _, entry in sorted(entries.items(), key=lambda item: int(item[0]))]
     return {
-        **evaluator.row(client, loaded.model),
+        **evaluator.loaded_row(client, loaded),
         "weights_kept": last["weights_kept"],
         "bytes": loaded.manifest.weights_bytes,
         "personalized_layers": last["personalized_layers"],

@@ -18,7 +18,7 @@ from client.settings import FIRST_PROBES
 from client.state import RECORD
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
-from personalization.settings import BudgetKind, PersonalizationSettings, Recovery, Signal, Solver
+from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
 from personalization.tasks import TaskName, TextBatch, check_task
 from personalization.texts import TextPreprocessing
 from server.app import make_app as make_server_app
@@ -55,14 +55,15 @@ class FleetSettings:
     clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
     partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
     for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
-    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, adapt_head: what each client
-    does, see PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes
-    part in; first_probes: of one that has measured nothing by then, where final_probes is 0.
+    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, training_steps, adapters,
+    training_precision, adapt_head: what each client does, see PersonalizationSettings. final_probes: probes of each
+    client in the final pass, which every client takes part in; first_probes: of one that has measured nothing by then,
+    where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
     docs/privacy_differential.md. epsilon_budget: what each client gives away at most, in its life.
     model: folder or hub name; None is the bundled ViT. task: None is the model's. windows, window_tokens: how much text
-    makes a client's private batch.
+    makes a client's private batch. vocabulary: how many tokens a client's language model keeps, None for all.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
     audit. canaries: how many clients get an image of noise, or a sentence of random letters, among their own data,
     which an audit then looks for.
@@ -88,6 +89,9 @@ class FleetSettings:
     step_probes: int = PersonalizationSettings.step_probes
     tolerance: float = PersonalizationSettings.tolerance
     recovery: Recovery = PersonalizationSettings.recovery
+    training_steps: int = PersonalizationSettings.training_steps
+    adapters: int = PersonalizationSettings.adapters
+    training_precision: Precision = PersonalizationSettings.training_precision
     adapt_head: bool = PersonalizationSettings.adapt_head
     strategy: str = PrecisionWeightedMean.name
     secure_aggregation: SecureMode = ServerSettings.secure_aggregation
@@ -102,6 +106,7 @@ class FleetSettings:
     task: TaskName | None = None
     windows: int = TextBatch.windows
     window_tokens: int = TextBatch.tokens
+    vocabulary: int | None = None
     model: str | None = None
     engine: Engine = "in-process"
     resume: bool = False
@@ -141,6 +146,9 @@ class FleetSettings:
             step_probes=self.step_probes,
             tolerance=self.tolerance,
             recovery=self.recovery,
+            training_steps=self.training_steps,
+            adapters=self.adapters,
+            training_precision=self.training_precision,
         )
 
     def run_config(self) -> dict[str, bool | int | float | str]:
@@ -148,7 +156,7 @@ class FleetSettings:
         own: dict[str, Any] = {key.replace("_", "-"): value for key, value in asdict(self).items()}
         own["num-rounds"], own["out-dir"] = own.pop("rounds"), str(own.pop("out").absolute())
         own["model"] = model_folder(self.model)
-        own["task"] = self.task or ""
+        own["task"], own["vocabulary"] = self.task or "", self.vocabulary or 0
         own["data"] = "" if self.data is None else str(self.data.absolute())
         own["min-nodes"] = own.pop("clients")
         if self.dp == "off":
@@ -262,7 +270,7 @@ def _world(
             config["partition"] = "natural"
         speakers = make_speaker_data(config, settings.clients, facts)
         speakers = with_canary_texts(speakers, facts.preprocessing, canaries=settings.canaries, seed=settings.seed)
-        return speakers, lambda: TextEvaluator(backbone.model, speakers)
+        return speakers, lambda: TextEvaluator(backbone, speakers)
     data = make_fleet_data(config, settings.clients, facts)
     return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)
 

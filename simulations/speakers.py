@@ -9,19 +9,28 @@ from torch import Tensor
 from client.data import Config, InputFacts, PrivateSamples, text_batch
 from personalization.errors import UserError
 from personalization.image_data import class_folders
-from personalization.tasks import FEWEST_WINDOWS, TextBatch, text_samples
-from personalization.texts import TextPreprocessing, Tokens, read_windows, text_files
+from personalization.tasks import FEWEST_WINDOWS, TaskSamples, TextBatch, text_samples
+from personalization.texts import TextPreprocessing, Tokens, read_windows, spread, text_files
 
 _TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A client of a fleet of text: windows [windows, tokens + 1] of private and of test text."""
+    """A client of a fleet of text: windows [windows, tokens + 1] of all private text and of some test text.
+
+    measured: how many of the private windows are measured on.
+    """
 
     name: str
-    train: Tokens
+    private: Tokens
     test: Tokens
+    measured: int
+
+    @property
+    def samples(self) -> TaskSamples:
+        """The private samples: those that are measured on, and all of them to train on."""
+        return text_samples(self.private, most=self.measured)
 
 
 class SpeakerData:
@@ -33,8 +42,8 @@ class SpeakerData:
 
     def __call__(self, node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
         """Return the private samples of the client `partition-id` of `node_config`."""
-        found = text_samples(self.speakers[int(node_config["partition-id"])].train)
-        return PrivateSamples(found.inputs, found.labels)
+        found = self.speakers[int(node_config["partition-id"])].samples
+        return PrivateSamples(found.inputs, found.labels, found.training)
 
     @property
     def clients(self) -> int:
@@ -43,7 +52,7 @@ class SpeakerData:
 
     def one_sample(self) -> dict[str, Tensor]:
         """Return the inputs of one sample, to time models on."""
-        return {"input_ids": torch.from_numpy(self.speakers[0].train[:1, :-1])}
+        return {"input_ids": torch.from_numpy(self.speakers[0].private[:1, :-1])}
 
 
 def make_speaker_data(config: Config, clients: int, facts: InputFacts) -> SpeakerData:
@@ -67,11 +76,11 @@ def make_speaker_data(config: Config, clients: int, facts: InputFacts) -> Speake
 
 def _read_speaker(folder: Path, preprocessing: TextPreprocessing, batch: TextBatch) -> Speaker:
     train, test = _split(folder)
-    parts = [
-        read_windows(files, preprocessing, length=batch.tokens, most=batch.windows, fewest=fewest, source=source)
+    private, later = (
+        read_windows(files, preprocessing, length=batch.tokens, fewest=fewest, source=source)
         for files, fewest, source in ((train, FEWEST_WINDOWS, folder), (test, 1, test[0]))
-    ]
-    return Speaker(folder.name, *parts)
+    )
+    return Speaker(folder.name, private, spread(later, batch.windows), batch.windows)
 
 
 def _split(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from personalization.backbone import Backbone
 from personalization.footprint import measure_latency
-from personalization.scoring import TokenScores, score_tokens
+from personalization.scoring import TokenScores, score_spelled, score_tokens
+from personalization.spelling import Spelling, spelling
+from personalization.storage import LoadedPersonalModel
 from personalization.tasks import text_samples
+from personalization.texts import TextPreprocessing
 from simulations.speakers import SpeakerData
 
 _RUNS, _WARM_UP = 5, 1  # of a language model, which takes a thousand times as long as the bundled one
@@ -19,24 +23,32 @@ _RUNS, _WARM_UP = 5, 1  # of a language model, which takes a thousand times as l
 class TextEvaluator:
     """Judges models on the later text of the clients that they belong to, beside the dense model."""
 
-    def __init__(self, dense: nn.Module, data: SpeakerData, *, latency: bool = True) -> None:
+    def __init__(self, backbone: Backbone, data: SpeakerData, *, latency: bool = True) -> None:
         """Take the dense model and who says what. latency: whether to time every model."""
-        self._data, self._latency = data, latency
-        self._dense = cache(lambda client: self._score(client, dense))
+        assert isinstance(backbone.preprocessing, TextPreprocessing)
+        self._data, self._latency, self._whole = data, latency, backbone.preprocessing
+        self._dense = cache(lambda client: self._score(client, backbone.model, None))
 
-    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
-        """Return what `model` achieves for a client, whose text is the same in every round.
-
-        client, name, samples; of the dense and of the personal model bits per token and perplexity on the test windows;
-        perplexity_ratio, personal to dense; agreement, the share of tokens at which both would say the same; and
-        latency_ms of one window if that is wanted.
-        """
+    def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
+        """Return `row` for a model that was kept, in its own tokens; a client's text is the same in every round."""
         del round_number
-        speaker, dense, own = self._data.speakers[client], self._dense(client), self._score(client, model)
+        record = loaded.manifest.preprocessing
+        own = None if record is None else TextPreprocessing.from_dict(record)
+        return self.row(client, loaded.model, None if own in (None, self._whole) else spelling(self._whole, own))
+
+    def row(self, client: int, model: nn.Module, spelled: Spelling | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client.
+
+        client, name, samples; of the dense and of the personal model bits per token and perplexity on the test windows,
+        in tokens of the dense model; perplexity_ratio, personal to dense; agreement, the share of these tokens at which
+        both would say the same; and latency_ms of one window if that is wanted. spelled: how tokens are spelled for a
+        model with fewer.
+        """
+        speaker, dense, own = self._data.speakers[client], self._dense(client), self._score(client, model, spelled)
         row: dict[str, Any] = {
             "client": client,
             "name": speaker.name,
-            "samples": len(speaker.train),
+            "samples": min(len(speaker.private), speaker.measured),
             "test_tokens": own.nats.numel(),
             "dense_bits_per_token": dense.bits_per_token,
             "personal_bits_per_token": own.bits_per_token,
@@ -46,11 +58,15 @@ class TextEvaluator:
             "agreement": float((own.first == dense.first).double().mean()),
         }
         if self._latency:
-            row["latency_ms"] = measure_latency(model, self._data.one_sample(), runs=_RUNS, warm_up=_WARM_UP)
+            window = speaker.private[:1] if spelled is None else spelled.spell_windows(speaker.private[:1])
+            row["latency_ms"] = measure_latency(model, text_samples(window).inputs, runs=_RUNS, warm_up=_WARM_UP)
         return row
 
-    def _score(self, client: int, model: nn.Module) -> TokenScores:
-        samples = text_samples(self._data.speakers[client].test)
+    def _score(self, client: int, model: nn.Module, spelled: Spelling | None) -> TokenScores:
+        windows = self._data.speakers[client].test
+        if spelled is not None:
+            return score_spelled(model, windows, spelled)
+        samples = text_samples(windows)
         assert isinstance(samples.labels, torch.Tensor)
         return score_tokens(model, samples.inputs["input_ids"], samples.labels)
 

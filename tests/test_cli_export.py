@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from tiny_export import save_tiny_personal, write_images
+from tiny_text_export import save_tiny_speaker, write_text
 from typer.testing import CliRunner
 
 import fedsieve
@@ -57,3 +58,38 @@ def test_mistakes_are_one_line_and_exit_code_2(personal: Path, images: Path, tmp
         assert result.stderr.count("\n") == 1
         assert words in result.stderr
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("int8", "precision"), [("none", "fp32"), ("dynamic", "int8-dynamic")])
+def test_a_language_model_is_exported_and_speaks(int8: str, precision: str, tmp_path: Path) -> None:
+    personal, text, out = save_tiny_speaker(tmp_path / "speaker"), write_text(tmp_path / "text"), tmp_path / "out"
+    result = run("export", personal, "--data", text, "--out", out, "--int8", int8)
+    assert result.exit_code == 0, result.output
+    for words in (f"{precision} export", "tokens a second", "nats of divergence", "--prompt"):
+        assert words in result.stdout
+    file = text / "0.txt"
+    said = json.loads(run("predict", out, file, "--prompt", "the river", "--tokens", "5", "--json").stdout)
+    torch_said = json.loads(run("predict", personal, file, "--prompt", "the river", "--tokens", "5", "--json").stdout)
+    assert said["scores"][0]["perplexity"] == pytest.approx(torch_said["scores"][0]["perplexity"], rel=0.1)
+    if int8 == "none":
+        assert said["continuation"] == torch_said["continuation"]
+    drawn = ("--temperature", "1", "--top-k", "5", "--top-p", "0.9", "--seed", "3")
+    first, again = (run("predict", out, "--prompt", "the river", *drawn).stdout for _ in range(2))
+    assert first == again
+    assert first.startswith("the river")
+
+
+def test_mistakes_with_a_language_model_are_one_line(tmp_path: Path) -> None:
+    personal, text, out = save_tiny_speaker(tmp_path / "speaker"), write_text(tmp_path / "text"), tmp_path / "out"
+    assert run("export", personal, "--data", text, "--out", out, "--int8", "none").exit_code == 0
+    for arguments, words in (
+        (("export", personal, "--data", text, "--out", out, "--int8", "static"), "not static"),
+        (("predict", out, "--prompt", "river " * 70), "which is what the model reads"),
+        (("predict", out, "--prompt", "river", "--top-p", "0"), "top-p above 0"),
+        (("predict", out, tmp_path / "a.png"), "a language model"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert words in result.stderr

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from tiny_export import save_tiny_personal, write_images
+from tiny_text_export import save_tiny_speaker, write_text
 
-from personalization.export import export_personal_model
-from simulations.device import predict_files
+from personalization.continuation import Generation
+from personalization.export import export_folder
+from simulations.device import predict_files, predict_text
 
 ROOT = Path(__file__).parents[1]
 # What of the Python packages on this machine a device may need: the three, what they need, and the command line's.
 RUNTIME = {"PIL", "google", "flatbuffers", "numpy", "onnxruntime"}
+TEXT = RUNTIME | {"tokenizers"}
 COMMAND_LINE = {"annotated_doc", "click", "markdown_it", "mdurl", "pygments", "rich", "shellingham", "typer"}
 
 # Hides every installed package that is not in the list, and names what was asked for.
@@ -43,9 +46,9 @@ def python(code: str, allowed: set[str], *arguments: str | Path) -> subprocess.C
     )
 
 
-def fedsieve(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def fedsieve(*arguments: str | Path, allowed: set[str] = RUNTIME) -> subprocess.CompletedProcess[str]:
     code = "del sys.argv[1]\nimport fedsieve\nfedsieve.main()"
-    return python(code, RUNTIME | COMMAND_LINE, *arguments)
+    return python(code, allowed | COMMAND_LINE, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("device")
     save_tiny_personal(base / "personal")
     write_images(base / "images", 8)
-    export_personal_model(base / "personal", base / "images", base / "out", precision="int8-static")
+    export_folder(base / "personal", base / "images", base / "out", precision="int8-static")
     return base
 
 
@@ -95,3 +98,20 @@ def test_a_command_that_needs_more_says_what_to_install(device: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert "pip install 'fedsieve[fleet]'" in done.stderr
+
+
+def test_a_language_model_needs_tokenizers_beside_it(tmp_path: Path) -> None:
+    personal, text = save_tiny_speaker(tmp_path / "speaker"), write_text(tmp_path / "text")
+    export_folder(personal, text, tmp_path / "out", precision="fp32")
+    arguments = ("predict", tmp_path / "out", text / "0.txt", "--prompt", "the river", "--tokens", "5", "--json")
+    done = fedsieve(*arguments, allowed=TEXT)
+    assert done.returncode == 0, done.stderr
+    ours = json.loads(done.stdout)
+    settings = Generation(tokens=5)
+    theirs = predict_text(personal, prompt="the river", files=[text / "0.txt"], settings=settings)
+    assert ours["continuation"] == theirs["continuation"]
+    assert ours["scores"][0]["nats"] == pytest.approx(theirs["scores"][0]["nats"], rel=1e-4)
+    without = fedsieve(*arguments)
+    assert without.returncode == 2
+    assert without.stderr.count("\n") == 1
+    assert "pip install 'fedsieve[device-text]'" in without.stderr

@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,8 @@ from benchmarks.personalization.rows import (
 )
 from benchmarks.personalization.tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
-from personalization.distillation import distill
 from personalization.masked import MaskedPass
-from personalization.pipeline import STEP_PROBES, final_pass
+from personalization.pipeline import STEP_PROBES, final_pass, trained
 from personalization.pruning import Schedule, StepBuffer
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
 
@@ -127,8 +127,7 @@ def _columns(client: Client, curves: Curves, budget: float, *, only_compensated:
         return client.cut(result), evaluations
 
     def distilled() -> tuple[nn.Module, int]:
-        settings = client.settings
-        return distill(shot()[0], client.trace, steps=settings.distill_steps, seed=settings.seed), 0
+        return trained(shot()[0], client.trace, replace(client.settings, recovery="distill")), 0
 
     if only_compensated:
         return {"compensated": shot}

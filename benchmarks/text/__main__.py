@@ -7,36 +7,51 @@ two cores; results are kept as they come in `--out`, and an interrupted run goes
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.kept_results import kept, map_and_keep
-from benchmarks.text.cells import Fleet, Record, evaluate, sense
+from benchmarks.text.cells import Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
-from benchmarks.text.rows import ROWS
-from benchmarks.text.tables import checks, summary_tables
+from benchmarks.text.tables import checks, summary_tables, whole_table
+from benchmarks.text.whole import PAIRS, evaluate_pair
 from personalization.errors import UserError
 from personalization.texts import WINDOW_TOKENS
 
 
-def run(fleet: Fleet, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record]]:
-    """Measure and evaluate all speakers; return their records and the cells."""
+def run(fleet: Fleet, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record], list[Record]]:
+    """Measure and evaluate all speakers; return their records, the cells of the tables, and those of whole models."""
     out.mkdir(parents=True, exist_ok=True)
-    first, second = out / "sensed.jsonl", out / "cells.jsonl"
     with ProcessPoolExecutor(jobs) as pool:
-        sensed: list[Record] = kept(first)
-        known = {record["client"] for record in sensed}
-        todo = [number for number in range(fleet.clients) if number not in known]
-        sensed += map_and_keep(pool, partial(sense, fleet), todo, first, console)
-        cells: list[list[Record]] = kept(second)
-        made = {(records[0]["client"], records[0]["row"]) for records in cells}
-        wanted = [(number, row) for number in range(fleet.clients) for row in ROWS]
-        work = partial(evaluate, fleet, {record["client"]: record for record in sensed})
-        cells += map_and_keep(pool, work, [task for task in wanted if task not in made], second, console)
-    return sensed, [record for records in cells for record in records]
+
+        def complete(name: str, work: Callable[..., Any], tasks: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
+            """Return the results of all tasks: those that are kept, and the missing ones, made now."""
+            found = kept(out / name)
+            known = {key(result) for result in found}
+            todo = [task for task in tasks if task not in known]
+            return [*found, *map_and_keep(pool, work, todo, out / name, console)]
+
+        numbers = range(fleet.clients)
+        sensed = complete("sensed.jsonl", partial(sense, fleet), numbers, lambda record: record["client"])
+        known = {record["client"]: record for record in sensed}
+        cells = complete(
+            "cells.jsonl",
+            partial(evaluate, fleet, known),
+            all_tasks(fleet),
+            lambda cell: (cell["client"], cell["row"], cell["budget"], cell["column"]),
+        )
+        pairs = complete(
+            "whole.jsonl",
+            partial(evaluate_pair, fleet, known),
+            [(number, arm) for arm, _ in PAIRS for number in numbers],
+            lambda pair: (pair[0]["client"], pair[0]["arm"]),
+        )
+    return sensed, cells, [record for pair in pairs for record in pair]
 
 
 def main() -> int:
@@ -58,11 +73,11 @@ def main() -> int:
     console = Console()
     fleet = Fleet(arguments.model, str(arguments.data), arguments.clients, arguments.window_tokens)
     try:
-        sensed, cells = run(fleet, arguments.out, arguments.jobs, console)
+        sensed, cells, whole = run(fleet, arguments.out, arguments.jobs, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = summary_tables(sensed, cells) + "\n" + checks(sensed, cells)
+    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), whole_table(whole)])
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -2,20 +2,36 @@
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from benchmarks.text.clients import Client, Counts, World, load_client, load_world, nats_per_token
-from benchmarks.text.rows import BLOCK_INFLUENCE, BUDGETS, block_influence, fleet_prior, row_curves, without_blocks
+from benchmarks.text.clients import Client, Counts, World, load_client, load_world
+from benchmarks.text.rows import (
+    BLOCK_INFLUENCE,
+    BUDGETS,
+    FLEET_AND_OWN,
+    ROWS,
+    UNIFORM,
+    block_influence,
+    fleet_prior,
+    row_curves,
+    without_blocks,
+)
 from personalization.sensing import one_at_a_time, take_samples
 from personalization.texts import WINDOW_TOKENS
 
 Record = dict[str, Any]
+# Number of the client, row, budget, column.
+Task = tuple[int, str, float, str]
 FOLDED, COMPENSATED = "folded", "closed form"
-COLUMNS = (FOLDED, COMPENSATED)
 # The same counts of units, chosen and compensated on the text of the speaker who comes next.
 OTHERS_TEXT = "closed form on another's text"
+DISTILLED = "distilled"
+COLUMNS = (FOLDED, COMPENSATED, OTHERS_TEXT, DISTILLED)
+# The others are made for all rows.
+ROWS_OF = {OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
 
 @dataclass(frozen=True)
@@ -32,9 +48,15 @@ class Fleet:
         return load_world(self.model, self.data, self.clients, self.window_tokens)
 
 
+@lru_cache(maxsize=2)
+def whole_client(fleet: Fleet, number: int) -> Client:
+    """Return a client with all tokens; the last two are remembered, as their traces are large."""
+    return load_client(fleet.load(), number)
+
+
 def sense(fleet: Fleet, number: int) -> Record:
     """Measure every layer of one client by itself at every level, its blocks' influence, and the dense model."""
-    client = load_client(fleet.load(), number)
+    client = whole_client(fleet, number)
     levels, started = client.settings.levels, time.perf_counter()
     design = one_at_a_time(len(client.world.layers), len(levels))
     single = take_samples(client.masked(everything=False), design, levels, measure=client.increase)
@@ -44,36 +66,36 @@ def sense(fleet: Fleet, number: int) -> Record:
         "name": client.speaker.name,
         "single": single.measurements.tolist(),
         "influence": block_influence(client.trace).tolist(),
-        "dense": nats_per_token(client.world.model, client.speaker),
+        "dense": client.nats_per_token(client.world.model),
         "seconds_per_probe": seconds / len(design),
     }
 
 
-def evaluate(fleet: Fleet, sensed: dict[int, Record], task: tuple[int, str]) -> list[Record]:
-    """Cut and score the models of one client for one row: every budget and column."""
-    number, row = task
-    client = load_client(fleet.load(), number)
-    other = load_client(fleet.load(), (number + 1) % fleet.clients)
-    records = []
-    for budget in BUDGETS:
-        counts, evaluations = row_counts(client, row, budget, sensed, number)
-        for column in (*COLUMNS, OTHERS_TEXT):
-            started = time.perf_counter()
-            maker = other if column == OTHERS_TEXT else client
-            model = maker.cut(counts, fold=column == FOLDED)
-            seconds = time.perf_counter() - started
-            records.append(
-                {
-                    "client": number,
-                    "row": row,
-                    "column": column,
-                    "budget": budget,
-                    "nats": nats_per_token(model, client.speaker),
-                    "evaluations": evaluations,
-                    "seconds": seconds + evaluations * sensed[number]["seconds_per_probe"],
-                }
-            )
-    return records
+def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
+    """Cut and score the model of one client for one row, budget and column."""
+    number, row, budget, column = task
+    client = whole_client(fleet, number)
+    counts, evaluations = row_counts(client, row, budget, sensed, number)
+    started = time.perf_counter()
+    maker = whole_client(fleet, (number + 1) % fleet.clients) if column == OTHERS_TEXT else client
+    model = maker.cut(counts, fold=column == FOLDED)
+    if column == DISTILLED:
+        model = client.trained(model, "distill")
+    seconds = time.perf_counter() - started + evaluations * sensed[number]["seconds_per_probe"]
+    found = {"client": number, "row": row, "budget": budget, "column": column, "evaluations": evaluations}
+    return {**found, "nats": client.nats_per_token(model), "seconds": seconds}
+
+
+def all_tasks(fleet: Fleet) -> list[Task]:
+    """Return what `evaluate` has to do for the whole table: what trains at the end, else client after client."""
+    tasks = [
+        (number, row, budget, column)
+        for number in range(fleet.clients)
+        for column in COLUMNS
+        for budget in BUDGETS
+        for row in ROWS_OF.get(column, ROWS)
+    ]
+    return sorted(tasks, key=lambda task: task[3] == DISTILLED)
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:

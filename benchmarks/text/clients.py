@@ -17,16 +17,20 @@ from personalization.errors import UserError
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
-from personalization.pipeline import compensation, device_trace, fit_split
-from personalization.scoring import score_tokens
-from personalization.settings import PersonalizationSettings
-from personalization.tasks import text_samples
+from personalization.own_vocabulary import own_vocabulary
+from personalization.pipeline import compensation, device_trace, fit_split, trained
+from personalization.scoring import score_spelled, score_tokens
+from personalization.settings import PersonalizationSettings, Recovery
+from personalization.spelling import Spelling, spelling
+from personalization.tasks import TaskSamples, text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
 from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 
 Counts = NDArray[np.int64]
+# Batches of training.
+STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,19 @@ class World:
 
 @dataclass(frozen=True)
 class Client:
-    """One speaker, with what the dense model makes of its private windows. fit: [windows] of bool, what refits see."""
+    """One speaker, with what its model makes of its private windows before it is cut.
+
+    samples: private text in the model's tokens. fit: [windows] of bool, what refits see. spelled: how text is spelled
+    in the model's tokens, None where it has all of them.
+    """
 
     world: World
     speaker: Speaker
     settings: PersonalizationSettings
+    samples: TaskSamples
     trace: DenseTrace
     fit: torch.Tensor
+    spelled: Spelling | None
 
     def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
         """Return the model on the private windows, with moments of all of them or of the fitting share."""
@@ -69,7 +79,20 @@ class Client:
         layers = self.world.layers
         result = self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts))))
         writers = {index: (w.weight.clone(), w.bias.clone()) for index, w in result.writers.items()}
-        return cut_model(self.world.model, layers, [result.kept[layer.index] for layer in layers], writers)
+        return cut_model(self.trace.model, layers, [result.kept[layer.index] for layer in layers], writers)
+
+    def trained(self, model: nn.Module, recovery: Recovery) -> nn.Module:
+        """Return `model` after `STEPS` batches of training on all private text."""
+        settings = replace(self.settings, recovery=recovery, training_steps=STEPS, training_precision="bfloat16")
+        return trained(model, self.trace, settings, training=self.samples.training)
+
+    def nats_per_token(self, model: nn.Module) -> float:
+        """Return the mean nats that a token of the whole vocabulary costs in the speaker's later speeches."""
+        if self.spelled is not None:
+            return float(score_spelled(model, self.speaker.test, self.spelled).nats.double().mean())
+        samples = text_samples(self.speaker.test)
+        assert samples.labels is not None
+        return float(score_tokens(model, samples.inputs["input_ids"], samples.labels).nats.double().mean())
 
 
 @lru_cache(maxsize=1)
@@ -85,20 +108,18 @@ def load_world(model: str, data: str, clients: int, window_tokens: int) -> World
     return World(backbone.model, backbone.preprocessing, find_layers(backbone.model), speakers)
 
 
-def load_client(world: World, number: int) -> Client:
-    """Return the client of a speaker."""
+def load_client(world: World, number: int, *, vocabulary: int | None = None) -> Client:
+    """Return the client of a speaker, with a model of at most `vocabulary` tokens (None: all)."""
     settings = PersonalizationSettings(seed=number)
     speaker = world.speakers[number]
-    trace = device_trace(world.model, world.layers, text_samples(speaker.train).inputs, settings)
-    fit = fit_split(len(speaker.train), settings.held_out_share, np.random.default_rng(settings.seed))
-    return Client(world, speaker, settings, trace, fit)
-
-
-def nats_per_token(model: nn.Module, speaker: Speaker) -> float:
-    """Return the mean nats that a token of the speaker's later speeches costs."""
-    samples = text_samples(speaker.test)
-    assert samples.labels is not None
-    return float(score_tokens(model, samples.inputs["input_ids"], samples.labels).nats.double().mean())
+    model, samples, spelled = world.model, speaker.samples, None
+    if vocabulary is not None:
+        own = own_vocabulary(model, world.preprocessing, samples, most=vocabulary)
+        assert isinstance(own.preprocessing, TextPreprocessing)
+        model, samples, spelled = own.model, own.samples, spelling(world.preprocessing, own.preprocessing)
+    trace = device_trace(model, world.layers, samples.inputs, settings)
+    fit = fit_split(trace.samples, settings.held_out_share, np.random.default_rng(settings.seed))
+    return Client(world, speaker, settings, samples, trace, fit, spelled)
 
 
 def default_data() -> Path:

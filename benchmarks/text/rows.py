@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 OWN, FLEET, FLEET_AND_OWN = "own one at a time", "fleet prior", "fleet prior + 6 own"
 BLOCK_INFLUENCE = "block influence"
+UNIFORM = PROFILES[0]
 ROWS = (*PROFILES, BLOCK_INFLUENCE, OWN, FLEET, FLEET_AND_OWN)
 BUDGETS = (0.9, 0.8, 0.7, 0.5)
 PROBES = PersonalizationSettings.probes

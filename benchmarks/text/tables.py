@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_interval
-from benchmarks.text.cells import COLUMNS, COMPENSATED, OTHERS_TEXT
+from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, OTHERS_TEXT
+from benchmarks.text.clients import STEPS
 from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
+from benchmarks.text.whole import ARMS, CUT_TUNED, DENSE, DENSE_TUNED, SHARE, VOCABULARY
 from personalization.allocation_profiles import PROFILES
 
 Record = dict[str, Any]
@@ -28,13 +30,12 @@ def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
     lines = [f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.", ""]
     for budget in BUDGETS:
         lines += [f"Budget {budget} of the blocks' weights: perplexity relative to dense, 95 % interval.", ""]
-        columns = (*COLUMNS, OTHERS_TEXT)
         lines += [
-            "| row | " + " | ".join(columns) + " | evaluations | seconds |",
-            "|---|" + "---|" * (len(columns) + 2),
+            "| row | " + " | ".join(COLUMNS) + " | evaluations | seconds |",
+            "|---|" + "---|" * (len(COLUMNS) + 2),
         ]
         for row in ROWS:
-            entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in columns]
+            entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in COLUMNS]
             own = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, COMPENSATED, budget)]
             spent, seconds = (np.mean([c[key] for c in own]) for key in ("evaluations", "seconds"))
             lines.append(f"| {row} | " + " | ".join(entries) + f" | {spent:.0f} | {seconds:.0f} |")
@@ -52,17 +53,49 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
         lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}")
 
     for budget in BUDGETS:
-        for column in COLUMNS:
+        for column in (FOLDED, COMPENSATED):
             best = rises(sensed, cells, FLEET_AND_OWN, column, budget)
             for rival in (OWN, *PROFILES):
                 other = rises(sensed, cells, rival, column, budget)
                 compare(f"{budget} {column}: {FLEET_AND_OWN} against {rival}", best, other, wanted=True)
         own, others = (rises(sensed, cells, FLEET_AND_OWN, column, budget) for column in (COMPENSATED, OTHERS_TEXT))
         compare(f"{budget}: cut on one's own text against the same on another's", own, others, wanted=False)
+        distilled = rises(sensed, cells, FLEET_AND_OWN, DISTILLED, budget)
+        compare(f"{budget}: distilled against closed form", distilled, own, wanted=False)
     return "\n".join(lines) + "\n"
 
 
+def whole_table(records: Sequence[Record]) -> str:
+    """Return the table of `benchmarks.text.whole`, and whether the cut models, tuned, are good enough."""
+    nats = {arm: np.array([r["nats"] for r in _sorted(records) if r["arm"] == arm]) for arm in ARMS}
+    shares = {arm: np.mean([r["share"] for r in records if r["arm"] == arm]) for arm in ARMS}
+    lines = [
+        f"Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, {STEPS} batches of training.",
+        "Perplexity for each token of the dense model, relative to the dense model's, 95 % interval.",
+        "",
+        "| model | weights | perplexity |",
+        "|---|---|---|",
+        *(f"| {arm} | {shares[arm]:.3f} | {_ratio(nats[arm] - nats[DENSE])} |" for arm in ARMS),
+        "",
+    ]
+    for rival, most in ((DENSE, 0.0), (DENSE_TUNED, np.log(1.05))):
+        mean, half = mean_interval(list(nats[CUT_TUNED] - nats[rival]))
+        verdict = "reached" if mean <= most else "NOT reached"
+        aim = f"at most {np.exp(most):.2f}"
+        lines.append(
+            f"- {CUT_TUNED} against {rival}: {np.exp(mean):.3f} ({np.exp(mean - half):.3f} to "
+            f"{np.exp(mean + half):.3f}), {aim}: {verdict}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _sorted(records: Sequence[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: int(record["client"]))
+
+
 def _ratio(rise: Array) -> str:
+    if not len(rise):
+        return ""
     mean, half = mean_interval(list(rise))
     return f"{np.exp(mean):.3f} ({np.exp(mean - half):.3f} to {np.exp(mean + half):.3f})"
 

@@ -9,6 +9,7 @@ from personalization.errors import UserError
 from server.sampling import sample_size
 from server.settings import SecureMode
 from strategies.precision_weighted_mean import PrecisionWeightedMean
+from strategies.privacy.words import write_privacy
 from strategies.registry import make_strategy
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ class Sums:
         """Return what is worth a log at the start: what the server learns, and what is in its way."""
         mode, smallest = self.settings.secure_mode, self.settings.smallest_cohort
         if mode == "off":
-            return ["warning: --secure-aggregation off: this server sees the statistics of each device"]
+            return ["warning: --secure-aggregation off: this server sees the statistics of each device", self._noise()]
         what = "the sum" if mode == "sum" else "sums of random cohorts"
         found = [f"secure aggregation: learns {what} of {smallest} devices or more, and no device's own statistics"]
+        found.append(self._noise())
         if not self.enough:
             found.append(
                 f"warning: {self.devices} devices enrolled, and rounds teach nothing with fewer than {self.fewest} "
@@ -90,6 +92,13 @@ class Sums:
                 "--smallest-cohort here and with each fedsieve join (3 or more; a smaller sum says more about each)"
             )
         return found
+
+    def _noise(self) -> str:
+        privacy = self.settings.privacy
+        if privacy.mode == "off":
+            return "differential privacy: none"
+        spent = write_privacy({"mode": privacy.mode, "epsilon": privacy.epsilon, "delta": privacy.delta})
+        return f"differential privacy: {spent}, of a device in one run"
 
 
 def _bears(check: Callable[[int], None], rows: int) -> bool:

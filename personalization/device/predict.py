@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from personalization.device.runtime import load_device_model, run_session, softmax
+from personalization.errors import UserError
 from personalization.image_data import read_images
-from personalization.images import pixel_array
+from personalization.images import ImagePreprocessing, pixel_array
 
 
 def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -16,6 +17,8 @@ def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
     """
     device = load_device_model(folder)
     preprocessing, labels = device.manifest.preprocessing, device.manifest.labels
+    if not isinstance(preprocessing, ImagePreprocessing):
+        raise UserError(f"{folder}: a language model; give it --prompt, or files of text to score")
     images = read_images(files, preprocessing)
     predictions = []
     for file, image in zip(files, images, strict=True):

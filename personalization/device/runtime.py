@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile
 
 from personalization.device import DEVICE_MANIFEST
-from personalization.device.manifest import DeviceManifest, read_device_manifest
+from personalization.device.decoder import ASKED, START, TOKENS
+from personalization.device.manifest import DeviceManifest, DeviceText, read_device_manifest
 from personalization.errors import UserError
 
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -46,6 +47,20 @@ def load_device_model(folder: Path) -> DeviceModel:
     """Load an exported model. Raises UserError for files that are missing, damaged or not of this format."""
     manifest = read_device_manifest(folder)
     path = folder / manifest.model_file
+    verify_file(path, manifest.model_sha256)
+    session = open_session(path)
+    wanted = manifest.preprocessing
+    inputs = [(value.name, list(value.shape)) for value in session.get_inputs()]
+    if isinstance(wanted, DeviceText):
+        if [name for name, _ in inputs[:3]] != [TOKENS, START, ASKED]:
+            raise UserError(f"{path}: takes no text, as {DEVICE_MANIFEST} says; export the model again")
+    elif inputs[0][1] != [1, wanted.channels, wanted.height, wanted.width]:
+        raise UserError(f"{path}: takes images of another size than {DEVICE_MANIFEST} says; export the model again")
+    return DeviceModel(session, manifest)
+
+
+def verify_file(path: Path, sha256: str) -> None:
+    """Raise UserError unless a file that the manifest names is there and has the hash that it gives."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -53,13 +68,8 @@ def load_device_model(folder: Path) -> DeviceModel:
         raise UserError(
             f"{path}: {error.strerror}, though {DEVICE_MANIFEST} names it; export the model again"
         ) from None
-    if digest != manifest.model_sha256:
+    if digest != sha256:
         raise UserError(f"{path}: its hash is not the manifest's; the file was changed, export the model again")
-    session = open_session(path)
-    wanted = manifest.preprocessing
-    if list(session.get_inputs()[0].shape) != [1, wanted.channels, wanted.height, wanted.width]:
-        raise UserError(f"{path}: takes images of another size than {DEVICE_MANIFEST} says; export the model again")
-    return DeviceModel(session, manifest)
 
 
 def run_session(session: onnxruntime.InferenceSession, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,10 +33,10 @@ def with_canary_texts(data: SpeakerData, preprocessing: TextPreprocessing, *, ca
     """
     speakers = list(data.speakers)
     for client in canary_clients(data.clients, canaries) if canaries else ():
-        train = speakers[client].train.copy()
-        tokens = preprocessing.encode(canary_text(seed, client))[: train.shape[1]]
-        train[0, : len(tokens)] = tokens
-        speakers[client] = replace(speakers[client], train=train)
+        private = speakers[client].private.copy()
+        tokens = preprocessing.encode(canary_text(seed, client))[: private.shape[1]]
+        private[0, : len(tokens)] = tokens
+        speakers[client] = replace(speakers[client], private=private)
     return SpeakerData(tuple(speakers))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from personalization.settings import BudgetKind, Recovery, Signal, Solver
+from personalization.settings import BudgetKind, Precision, Recovery, Signal, Solver
 
 Task = Literal["image", "text"]
 
@@ -57,8 +57,27 @@ ToleranceOption = Annotated[
 RecoveryOption = Annotated[
     Recovery,
     typer.Option(
-        help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and label-free "
-        "training (distill)."
+        help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and training, without "
+        "labels on what the whole model predicts (distill) or on labels, of text the next tokens (tune)."
+    ),
+]
+TrainingStepsOption = Annotated[int, typer.Option(help="Batches of training, with `--recovery distill` or `tune`.")]
+AdaptersOption = Annotated[
+    int,
+    typer.Option(
+        help="Train low-rank adapters (LoRA) of this rank instead of the weights; they are merged in the end. 0: train "
+        "the weights."
+    ),
+]
+TrainingPrecisionOption = Annotated[
+    Precision, typer.Option(help="Of the passes of training; `bfloat16` is faster on processors that know it.")
+]
+VocabularyOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Cut the vocabulary of a language model: at most so many tokens stay, those that a device's text uses and "
+        "the model expects there. Other text is spelled out in more tokens.",
+        show_default="whole vocabulary",
     ),
 ]
 StepProbesOption = Annotated[

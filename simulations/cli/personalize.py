@@ -11,6 +11,7 @@ from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import TextBatch
 from simulations.cli.options import (
+    AdaptersOption,
     AdaptHeadOption,
     BudgetKindOption,
     BudgetOption,
@@ -25,6 +26,9 @@ from simulations.cli.options import (
     StepsOption,
     TaskOption,
     ToleranceOption,
+    TrainingPrecisionOption,
+    TrainingStepsOption,
+    VocabularyOption,
     WindowsOption,
     WindowTokensOption,
     spare_threads,
@@ -46,14 +50,7 @@ def personalize(
     task: TaskOption = None,
     windows: WindowsOption = TextBatch.windows,
     window_tokens: WindowTokensOption = TextBatch.tokens,
-    common_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Cut the vocabulary of a language model: keep the tokens of this device's text, and of all others so "
-            "many of the most common ones. Other text is spelled out in more tokens.",
-            show_default="whole vocabulary",
-        ),
-    ] = None,
+    vocabulary: VocabularyOption = None,
     budget: BudgetOption = _DEFAULTS.budget,
     budget_kind: BudgetKindOption = _DEFAULTS.budget_kind,
     signal: SignalOption = _DEFAULTS.signal,
@@ -63,6 +60,9 @@ def personalize(
     step_probes: StepProbesOption = _DEFAULTS.step_probes,
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
+    training_steps: TrainingStepsOption = _DEFAULTS.training_steps,
+    adapters: AdaptersOption = _DEFAULTS.adapters,
+    training_precision: TrainingPrecisionOption = _DEFAULTS.training_precision,
     adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     prior: Annotated[
         Path | None, typer.Option(help="report.json of a fleet with the same model: start from what the fleet knows.")
@@ -82,6 +82,9 @@ def personalize(
         step_probes=step_probes,
         tolerance=tolerance,
         recovery=recovery,
+        training_steps=training_steps,
+        adapters=adapters,
+        training_precision=training_precision,
         adapt_head=adapt_head,
         seed=seed,
     )
@@ -100,7 +103,7 @@ def personalize(
         settings=settings,
         task=task,
         batch=batch,
-        common_tokens=common_tokens,
+        vocabulary=vocabulary,
     )
     if as_json:
         typer.echo(json.dumps(report, indent=2))

@@ -13,6 +13,7 @@ from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import TextBatch
 from simulations.cli.options import (
+    AdaptersOption,
     AdaptHeadOption,
     BudgetKindOption,
     BudgetOption,
@@ -33,6 +34,9 @@ from simulations.cli.options import (
     StrategyOption,
     TaskOption,
     ToleranceOption,
+    TrainingPrecisionOption,
+    TrainingStepsOption,
+    VocabularyOption,
     WindowsOption,
     WindowTokensOption,
     spare_threads,
@@ -70,6 +74,9 @@ def simulate(
     step_probes: StepProbesOption = _DEFAULTS.step_probes,
     tolerance: ToleranceOption = _DEFAULTS.tolerance,
     recovery: RecoveryOption = _DEFAULTS.recovery,
+    training_steps: TrainingStepsOption = _DEFAULTS.training_steps,
+    adapters: AdaptersOption = _DEFAULTS.adapters,
+    training_precision: TrainingPrecisionOption = _DEFAULTS.training_precision,
     adapt_head: AdaptHeadOption = _DEFAULTS.adapt_head,
     strategy: StrategyOption = "precision-weighted-mean",
     secure_aggregation: Annotated[
@@ -99,6 +106,7 @@ def simulate(
     task: TaskOption = None,
     windows: WindowsOption = TextBatch.windows,
     window_tokens: WindowTokensOption = TextBatch.tokens,
+    vocabulary: VocabularyOption = None,
     engine: Annotated[str, typer.Option(help="`in-process`, or `ray` for Flower's simulation engine.")] = "in-process",
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, journal and models.", show_default="runs/<date and time>")

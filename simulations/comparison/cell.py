@@ -191,8 +191,7 @@ class _Fleet:
         folder, known = client_folder(self.settings.out, client) / MODEL, self.worlds.qualities
         key = (self.fleet_key, client, number, read_manifest(folder).weights_sha256)
         if key not in known:
-            model = load_personal_model(folder).model
-            known[key] = self.world.evaluator.row(client, model, number)[self._metric]
+            known[key] = self.world.evaluator.loaded_row(client, load_personal_model(folder), number)[self._metric]
         return known[key]
 
     def _round_rows(self) -> list[Row]:

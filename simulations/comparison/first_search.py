@@ -14,6 +14,7 @@ from personalization.prior import Prior
 from personalization.sensing import ProbeSamples
 from personalization.settings import PersonalizationSettings
 from personalization.trace import Inputs
+from personalization.training import TrainingData
 
 _KEPT = 128
 
@@ -38,18 +39,28 @@ class FirstSearches:
         prior: Prior | None,
         dropped_units: Sequence[Units] | None,
         past: ProbeSamples | None,
+        training: TrainingData | None,
+        budget_of: nn.Module | None,
         settings: PersonalizationSettings,
     ) -> Personalization:
         """Return what `personalize` returns for the same arguments."""
 
         def compute() -> Personalization:
             return personalize(
-                model, inputs, labels=labels, prior=prior, dropped_units=dropped_units, past=past, settings=settings
+                model,
+                inputs,
+                labels=labels,
+                prior=prior,
+                dropped_units=dropped_units,
+                past=past,
+                training=training,
+                budget_of=budget_of,
+                settings=settings,
             )
 
         if prior is not None or past is not None or any(len(units) for units in dropped_units or ()):
             return compute()
-        key = _key(model, inputs, labels, settings)
+        key = _key(model, inputs, labels, training, budget_of, settings)
         if key in self._kept:
             self._kept.move_to_end(key)
             self.reused_seconds += self._kept[key][1]
@@ -64,9 +75,21 @@ class FirstSearches:
         return self._kept[key][0]
 
 
-def _key(model: nn.Module, inputs: Inputs, labels: Tensor | None, settings: PersonalizationSettings) -> bytes:
+def _key(
+    model: nn.Module,
+    inputs: Inputs,
+    labels: Tensor | None,
+    training: TrainingData | None,
+    budget_of: nn.Module | None,
+    settings: PersonalizationSettings,
+) -> bytes:
     digest = hashlib.sha256(f"{type(model).__name__} {settings}".encode())
-    for name, values in [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]:
+    trained: list[tuple[str, Tensor | None]] = []
+    if training is not None:
+        trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
+    whole = [] if budget_of is None or budget_of is model else sorted(budget_of.state_dict().items())
+    own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]
+    for name, values in [*own, *trained, *whole]:
         digest.update(name.encode())
         if values is not None:
             digest.update(values.contiguous().numpy().tobytes())

@@ -66,7 +66,7 @@ class Worlds:
         roles = assign_roles(conditions, data.clients, settings.seed)
         evaluator: Judge
         if isinstance(data, SpeakerData):
-            evaluator = TextEvaluator(backbone.model, data, latency=False)
+            evaluator = TextEvaluator(backbone, data, latency=False)
         else:
             dense = self._dense_logits(model, backbone, data.test_pixels())
             evaluator = Evaluator(backbone, data, adapt_head=settings.adapt_head, latency=False, dense=dense)

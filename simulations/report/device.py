@@ -6,6 +6,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from personalization.device.checks import ExportCheck, TextExportCheck
+from personalization.device.footprint import DeviceFootprint, TextFootprint
 from personalization.device.manifest import DeviceManifest
 from simulations.report.figures import format_r2
 from simulations.report.units import format_bytes, format_figure
@@ -60,14 +62,40 @@ def headline(report: Mapping[str, Any]) -> str:
 
 def export_table(manifest: DeviceManifest) -> Table:
     """Return what an exported model costs and how it was checked."""
-    check, footprint = manifest.check, manifest.footprint
     table = Table(title=f"{manifest.precision} export", title_justify="left", box=SIMPLE_HEAD, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
-    table.add_row("size", format_bytes(footprint.bytes))
-    table.add_row("latency, one image, one thread", format_figure(footprint.latency_ms, "milliseconds"))
-    table.add_row("peak memory of a process that runs it", format_bytes(footprint.peak_memory_bytes))
-    table.add_row("of that, before it is opened", format_bytes(footprint.runtime_memory_bytes))
-    table.add_row("same class as in torch", f"{check.samples - check.disagreements} of {check.samples} images")
-    table.add_row("largest difference of a probability", f"{check.difference:.2g}")
+    for row in (*_cost_rows(manifest.footprint), *_check_rows(manifest.check)):
+        table.add_row(*row)
     return table
+
+
+def _cost_rows(footprint: DeviceFootprint | TextFootprint) -> list[tuple[str, str]]:
+    memory = [
+        ("peak memory of a process that runs it", format_bytes(footprint.peak_memory_bytes)),
+        ("of that, before it is opened", format_bytes(footprint.runtime_memory_bytes)),
+    ]
+    if isinstance(footprint, TextFootprint):
+        return [
+            ("size", format_bytes(footprint.bytes)),
+            ("size of its tokenizer", format_bytes(footprint.tokenizer_bytes)),
+            ("tokens a second of a prompt, one thread", f"{footprint.prompt_tokens_per_second:,.0f}"),
+            ("tokens a second one by one, one thread", f"{footprint.tokens_per_second:,.1f}"),
+            *memory,
+        ]
+    latency = format_figure(footprint.latency_ms, "milliseconds")
+    return [("size", format_bytes(footprint.bytes)), ("latency, one image, one thread", latency), *memory]
+
+
+def _check_rows(check: ExportCheck | TextExportCheck) -> list[tuple[str, str]]:
+    if isinstance(check, TextExportCheck):
+        return [
+            ("tokens compared with torch", f"{check.tokens:,}"),
+            ("same first choice as in torch", format_figure(check.agreement, "share")),
+            ("nats of divergence a token", f"{check.divergence:.2g}"),
+            ("perplexity, as a multiple of torch's", f"{check.perplexity_ratio:.4f}"),
+        ]
+    return [
+        ("same class as in torch", f"{check.samples - check.disagreements} of {check.samples} images"),
+        ("largest difference of a probability", f"{check.difference:.2g}"),
+    ]

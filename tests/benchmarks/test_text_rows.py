@@ -9,8 +9,8 @@ from tiny_text import write_language_model, write_speakers
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
-from benchmarks.text.cells import COLUMNS, OTHERS_TEXT, Fleet, evaluate, sense
-from benchmarks.text.clients import load_client, load_world, nats_per_token
+from benchmarks.text.cells import COLUMNS, Fleet, all_tasks, evaluate, sense, whole_client
+from benchmarks.text.clients import load_client, load_world
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
     BUDGETS,
@@ -23,17 +23,21 @@ from benchmarks.text.rows import (
     fleet_prior,
     without_blocks,
 )
-from benchmarks.text.tables import checks, summary_tables
+from benchmarks.text.tables import checks, summary_tables, whole_table
+from benchmarks.text.whole import ARMS, PAIRS, SHARE, evaluate_pair
 from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind
 
 
 @pytest.fixture
-def fleet(tmp_path):
+def fleet(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.text.clients.STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.whole.VOCABULARY", 300)
     threads = torch.get_num_threads()
     model = write_language_model(tmp_path / "model")
     yield Fleet(str(model), str(write_speakers(tmp_path / "speakers")), 3, window_tokens=16)
     load_world.cache_clear()
+    whole_client.cache_clear()
     torch.set_num_threads(threads)
 
 
@@ -69,24 +73,38 @@ def test_influence_is_one_minus_the_cosine_of_what_a_block_reads_and_returns(fle
 
 def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
-    cells = [record for number in sensed for row in ROWS for record in evaluate(fleet, sensed, (number, row))]
-    assert len(cells) == fleet.clients * len(ROWS) * len(BUDGETS) * (len(COLUMNS) + 1)
+    cells = [evaluate(fleet, sensed, task) for task in all_tasks(fleet)]
+    assert len(cells) == fleet.clients * len(BUDGETS) * (2 * len(ROWS) + 1 + 2)
     assert all(np.isfinite(cell["nats"]) for cell in cells)
     spent = {row: {cell["evaluations"] for cell in cells if cell["row"] == row} for row in ROWS}
     assert spent[FLEET] == spent[BLOCK_INFLUENCE] == {0}
     assert spent[FLEET_AND_OWN] == {PROBES}
     text = summary_tables(list(sensed.values()), cells) + checks(list(sensed.values()), cells)
     assert all(f"| {row} |" in text for row in ROWS)
-    assert f"closed form | {OTHERS_TEXT}" in text
+    assert " | ".join(COLUMNS) in text
 
 
 def test_what_keeps_everything_is_the_dense_model(fleet):
     client = load_client(fleet.load(), 1)
     whole = np.array([layer.units for layer in client.world.layers])
-    dense = nats_per_token(client.world.model, client.speaker)
-    assert nats_per_token(client.cut(whole, fold=True), client.speaker) == pytest.approx(dense, abs=1e-6)
+    dense = client.nats_per_token(client.world.model)
+    assert client.nats_per_token(client.cut(whole, fold=True)) == pytest.approx(dense, abs=1e-6)
 
 
 def test_fewer_speakers_than_clients_are_refused(fleet):
     with pytest.raises(UserError, match="3 speakers; expected 4"):
         replace(fleet, clients=4).load()
+
+
+def test_whole_models_keep_their_share_of_all_weights_and_the_table_judges_them(fleet):
+    sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
+    tasks = [(number, arm) for number in sensed for arm, _ in PAIRS]
+    records = [record for task in tasks for record in evaluate_pair(fleet, sensed, task)]
+    assert [record["arm"] for record in records] == list(ARMS) * fleet.clients
+    shares = {record["share"] for record in records if record["arm"].startswith("cut")}
+    assert all(SHARE - 0.05 < share <= SHARE + 0.01 for share in shares)
+    dense = {record["client"]: record["nats"] for record in records if record["arm"] == "dense"}
+    assert all(dense[number] == pytest.approx(sensed[number]["dense"]) for number in sensed)
+    text = whole_table(records)
+    assert all(f"| {arm} |" in text for arm in ARMS)
+    assert text.count("reached") == 2

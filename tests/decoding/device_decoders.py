@@ -28,8 +28,9 @@ from deployment.join.watch import StateWatcher
 from personalization.codes import ClientError
 from personalization.cutting import cut_model
 from personalization.device import DEVICE_MANIFEST
-from personalization.device.footprint import DeviceFootprint
-from personalization.device.manifest import DeviceManifest, ExportCheck, read_device_manifest
+from personalization.device.checks import ExportCheck, TextExportCheck
+from personalization.device.footprint import DeviceFootprint, TextFootprint
+from personalization.device.manifest import DeviceManifest, DeviceText, read_device_manifest
 from personalization.errors import UserError
 from personalization.layers import find_layers
 from personalization.manifest import Manifest
@@ -152,6 +153,9 @@ def _of_models(folder: Path) -> dict[str, Decoder]:
         "device manifest": of_file(
             folder / DEVICE_MANIFEST, _device_manifest().encode(), lambda path: read_device_manifest(path.parent)
         ),
+        "device manifest of a language model": of_text(
+            _text_manifest(), lambda text: DeviceManifest.from_json(text, DEVICE_MANIFEST)
+        ),
         **_of_backbones(folder / "cached"),
     }
 
@@ -175,6 +179,39 @@ def _device_manifest() -> str:
         footprint=DeviceFootprint(
             bytes=1000, latency_ms=0.5, peak_memory_bytes=2000, runtime_memory_bytes=1000, onnxruntime="1.20"
         ),
+    ).to_json()
+
+
+def _text_manifest() -> str:
+    text = DeviceText(
+        tokenizer_file=f"tokenizer-{'ef' * 8}.json", tokenizer_sha256="ef" * 32, separator=0, stops=(0, 2), context=64
+    )
+    check = TextExportCheck(
+        tokens=9,
+        divergence=0.0,
+        divergence_allowed=0.1,
+        perplexity_ratio=1.0,
+        perplexity_ratio_allowed=1.1,
+        agreement=1.0,
+    )
+    footprint = TextFootprint(
+        bytes=1000,
+        tokenizer_bytes=100,
+        prompt_tokens_per_second=400.0,
+        tokens_per_second=40.0,
+        peak_memory_bytes=2000,
+        runtime_memory_bytes=1000,
+        onnxruntime="1.20",
+    )
+    return DeviceManifest(
+        precision="int8-dynamic",
+        model_file=f"model-{'ab' * 8}.onnx",
+        model_sha256="ab" * 32,
+        personal="cd" * 32,
+        preprocessing=text,
+        labels=(),
+        check=check,
+        footprint=footprint,
     ).to_json()
 
 

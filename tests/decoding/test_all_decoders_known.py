@@ -39,7 +39,7 @@ EXCEPTIONS: dict[str, set[str]] = {
         "simulations/recording.py::down",
     },
     "the answers of processes that it has started": {
-        "personalization/device/footprint.py::measure_device_footprint",
+        "personalization/device/footprint.py::_measured",
         "simulations/comparison/engine_processes.py::_serve",
         "simulations/comparison/engine_processes.py::answer",
         "simulations/comparison/engine_ray.py::run_under_ray",
@@ -65,6 +65,8 @@ EXCEPTIONS: dict[str, set[str]] = {
     "the model that an operator chooses: transformers reads it; tests/personalization/test_backbone.py damages it": {
         "personalization/backbone.py::_check_weights",
         "personalization/backbone.py::_read_json",
+        "personalization/spelling.py::_first_pairs",
+        "personalization/spelling.py::_numbers",
         "personalization/vocabulary.py::choose_tokens",
         "simulations/canaries/needles.py::_class_names",
     },

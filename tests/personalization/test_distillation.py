@@ -12,6 +12,7 @@ from personalization.masked import Compensation, MaskedModel
 from personalization.measurement import measure
 from personalization.readout import outputs_of
 from personalization.trace import trace_dense
+from personalization.training import TrainingSettings
 
 
 def prepared(name="vit", samples=60):
@@ -49,7 +50,7 @@ def state(model):
 @pytest.mark.parametrize("name", ["vit", "bert", "llama"])
 def test_distillation_brings_a_cut_model_closer_to_the_dense_one(name):
     trace, cut = prepared(name)
-    student = distill(cut, trace, steps=40, seed=0)
+    student = distill(cut, trace, settings=TrainingSettings(steps=40, seed=0))
     assert divergence(trace, student) < 0.9 * divergence(trace, cut)
     assert not student.training
     assert not any(parameter.requires_grad for parameter in student.parameters())
@@ -59,7 +60,7 @@ def test_distillation_brings_a_cut_model_closer_to_the_dense_one(name):
 def test_the_cut_and_the_dense_model_stay_as_they_are(name):
     trace, cut = prepared(name)
     before, dense = state(cut), state(trace.model)
-    student = distill(cut, trace, steps=3, seed=0)
+    student = distill(cut, trace, settings=TrainingSettings(steps=3, seed=0))
     assert all(torch.equal(tensor, before[key]) for key, tensor in cut.state_dict().items())
     assert all(torch.equal(tensor, dense[key]) for key, tensor in trace.model.state_dict().items())
     ours = {parameter.data_ptr() for parameter in student.parameters() if parameter.numel()}
@@ -73,7 +74,9 @@ def test_the_cut_and_the_dense_model_stay_as_they_are(name):
 def test_the_same_seed_gives_the_same_student_and_another_another():
     trace, cut = prepared(samples=120)
     global_state = torch.random.get_rng_state()
-    one, same, other = (distill(cut, trace, steps=4, seed=seed).state_dict() for seed in (3, 3, 4))
+    one, same, other = (
+        distill(cut, trace, settings=TrainingSettings(steps=4, seed=seed)).state_dict() for seed in (3, 3, 4)
+    )
     assert all(torch.equal(tensor, same[key]) for key, tensor in one.items())
     assert any(not torch.equal(tensor, other[key]) for key, tensor in one.items())
     assert torch.equal(torch.random.get_rng_state(), global_state)
@@ -81,14 +84,16 @@ def test_the_same_seed_gives_the_same_student_and_another_another():
 
 def test_no_steps_are_no_training():
     trace, cut = prepared()
-    assert distill(cut, trace, steps=0, seed=0) is cut
+    assert distill(cut, trace, settings=TrainingSettings(steps=0, seed=0)) is cut
 
 
 def test_what_stands_at_padding_is_not_learned():
     trace, cut = prepared("llama", samples=12)
     spoiled = trace.outputs.clone()
     spoiled[~trace.positions] = torch.randn(spoiled[~trace.positions].shape, generator=torch.Generator().manual_seed(5))
-    one, other = (distill(cut, t, steps=3, seed=0) for t in (trace, replace(trace, outputs=spoiled)))
+    one, other = (
+        distill(cut, t, settings=TrainingSettings(steps=3, seed=0)) for t in (trace, replace(trace, outputs=spoiled))
+    )
     for parameter, counterpart in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter, counterpart)
 
@@ -99,8 +104,8 @@ def test_the_head_s_shift_is_part_of_what_is_learned():
     shift = torch.linspace(-1, 1, CLASSES)
     shifted = cut_model(trace.model, trace.layers, [range_of(layer) for layer in trace.layers])
     shifted.classifier.bias = nn.Parameter(shifted.classifier.bias.detach() + shift)
-    after = distill(shifted, replace(trace, shift=shift), steps=5, seed=0)
-    plain = distill(shifted, trace, steps=5, seed=0)
+    after = distill(shifted, replace(trace, shift=shift), settings=TrainingSettings(steps=5, seed=0))
+    plain = distill(shifted, trace, settings=TrainingSettings(steps=5, seed=0))
     drift = [(model.classifier.bias - shifted.classifier.bias).abs().sum() for model in (after, plain)]
     assert divergence(replace(trace, outputs=trace.outputs + shift), after) < 1e-3
     assert drift[0] < drift[1]

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from tiny_export import LABELS, TINY, save_tiny_personal, write_images
 
-from personalization import export
+from personalization import export, image_export
 from personalization.device import DEVICE_MANIFEST
 from personalization.device.manifest import read_device_manifest
 from personalization.device.predict import predict_files
 from personalization.errors import UserError
-from personalization.export import compare, export_personal_model
+from personalization.export import export_folder
+from personalization.image_export import compare
 from simulations.device import predict_files as predict_with_torch
 
 
@@ -32,7 +33,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic", "int8-static"])
 def test_an_export_predicts_what_torch_predicts(precision, personal, images, tmp_path):
     out = tmp_path / "out"
-    manifest = export_personal_model(personal, images, out, precision=precision)
+    manifest = export_folder(personal, images, out, precision=precision)
     assert read_device_manifest(out) == manifest
     assert (manifest.labels, manifest.preprocessing, manifest.precision) == (LABELS, TINY, precision)
     assert set(files(out)) == {DEVICE_MANIFEST, manifest.model_file}
@@ -56,14 +57,14 @@ def test_an_export_predicts_what_torch_predicts(precision, personal, images, tmp
 
 def test_the_next_export_takes_the_place_of_the_old_one(personal, images, tmp_path):
     out = tmp_path / "out"
-    first = export_personal_model(personal, images, out, precision="fp32")
-    second = export_personal_model(personal, images, out, precision="int8-dynamic")
+    first = export_folder(personal, images, out, precision="fp32")
+    second = export_folder(personal, images, out, precision="int8-dynamic")
     assert first.model_file != second.model_file
     assert set(files(out)) == {DEVICE_MANIFEST, second.model_file}
 
 
 def spoil_check(monkeypatch):
-    monkeypatch.setattr(export, "FP32_DIFFERENCE", -1.0)
+    monkeypatch.setattr(image_export, "FP32_DIFFERENCE", -1.0)
 
 
 def spoil_measurement(monkeypatch):
@@ -90,12 +91,12 @@ def spoil_disk(monkeypatch):
 )
 def test_what_fails_leaves_the_old_export_as_it_was(spoil, words, personal, images, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    export_personal_model(personal, images, out, precision="fp32")
+    export_folder(personal, images, out, precision="fp32")
     before = files(out)
     other = save_tiny_personal(tmp_path / "other", seed=1)
     spoil(monkeypatch)
     with pytest.raises(UserError, match=words):
-        export_personal_model(other, images, out, precision="fp32")
+        export_folder(other, images, out, precision="fp32")
     assert files(out) == before
 
 
@@ -128,8 +129,8 @@ def test_refuses_folders_that_hold_something_else(personal, images, tmp_path):
     for out in (images, personal):
         before = files(out)
         with pytest.raises(UserError, match="something else"):
-            export_personal_model(personal, images, out, precision="fp32")
+            export_folder(personal, images, out, precision="fp32")
         assert files(out) == before
     with pytest.raises(UserError, match="no personal model"):
-        export_personal_model(images, images, tmp_path / "out", precision="fp32")
+        export_folder(images, images, tmp_path / "out", precision="fp32")
     assert not (tmp_path / "out").exists()

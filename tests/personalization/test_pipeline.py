@@ -44,7 +44,7 @@ def tiny(name, seed=1):
 
 def chosen(**fields):
     return PersonalizationSettings(
-        **{"tolerance": math.inf, "probes": 4, "step_probes": 2, "distill_steps": 3} | fields
+        **{"tolerance": math.inf, "probes": 4, "step_probes": 2, "training_steps": 3} | fields
     )
 
 
@@ -226,7 +226,7 @@ def test_the_head_is_adapted_only_where_asked_for_and_only_in_the_personal_model
     model, inputs = tiny("vit")
     for recovery in ("ridge", "distill"):
         plain, adapted = (
-            personalize(model, inputs, settings=chosen(adapt_head=a, recovery=recovery, distill_steps=0))
+            personalize(model, inputs, settings=chosen(adapt_head=a, recovery=recovery, training_steps=0))
             for a in (False, True)
         )
         assert torch.equal(plain.model.classifier.bias, model.classifier.bias)

@@ -8,14 +8,15 @@ from personalization.errors import UserError
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 
 SHARES = ("budget", "personalized_share", "personalized_limit", "generic_limit")
-COUNTS = ("probes", "distill_steps", "seed")
+COUNTS = ("probes", "training_steps", "adapters", "seed")
 POSITIVE_COUNTS = ("layers_per_probe", "steps")
 POSITIVE = ("ridge", "tolerance")
 CHOICES = {
     "signal": ("entropy", "loss"),
     "solver": ("deviation", "lasso", "omp"),
-    "recovery": ("fold", "ridge", "distill"),
+    "recovery": ("fold", "ridge", "distill", "tune"),
     "score": ("variance", "residual"),
+    "training_precision": ("single", "bfloat16"),
     "budget_kind": ("weights", "bytes", "macs", "latency"),
 }
 

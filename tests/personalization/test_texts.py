@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from personalization.errors import UserError
 from personalization.tasks import TextBatch, check_task, load_samples, preprocessing_from_dict, task_of
-from personalization.texts import TextPreprocessing, read_texts, read_tokens, text_files, windows
+from personalization.texts import TextPreprocessing, read_texts, read_tokens, spread, text_files, windows
 from tests.tiny_text import tiny_tokenizer, write_speakers
 
 few = settings(max_examples=25, deadline=None)
@@ -20,16 +20,16 @@ def preprocessing():
 
 
 @few
-@given(count=st.integers(0, 400), length=st.integers(1, 50), most=st.one_of(st.none(), st.integers(1, 9)))
-def test_windows_follow_each_other_and_each_token_is_predicted_once(count, length, most):
+@given(count=st.integers(0, 400), length=st.integers(1, 50), most=st.integers(1, 9), spread_out=st.booleans())
+def test_windows_follow_each_other_and_each_token_is_predicted_once(count, length, most, spread_out):
     tokens = np.arange(count)
-    found = windows(tokens, length, most=most)
+    found = spread(windows(tokens, length), most) if spread_out else windows(tokens, length)
     assert found.shape[1] == length + 1
     assert (np.diff(found, axis=1) == 1).all()
     assert (found[:, 0] % length == 0).all()
     assert len(np.unique(found[:, 1:])) == found[:, 1:].size
     whole = max((count - 1) // length, 0)
-    assert len(found) == (whole if most is None else min(whole, most))
+    assert len(found) == (min(whole, most) if spread_out else whole)
     if len(found) > 1:
         assert (found[0, 0], found[-1, -1]) == (0, whole * length)
 

@@ -85,17 +85,54 @@ def test_a_cut_vocabulary_is_smaller_and_any_text_is_still_scored(places, tmp_pa
     model, data, _ = places
     out, other = tmp_path / "own", tmp_path / "other.txt"
     start = ["personalize", "--model", str(model), "--data", str(data / "speaker-1"), *CHOICES, "--budget", "0.9"]
-    made = CliRunner().invoke(app, [*start, "--out", str(out), "--common-tokens", "3", "--json"])
+    made = CliRunner().invoke(app, [*start, "--out", str(out), "--vocabulary", "290", "--json"])
     assert made.exit_code == 0, made.output
     weights = {name: cost["weights"] for name, cost in json.loads(made.output)["footprint"].items()}
     loaded = load_personal_model(out)
-    assert loaded.manifest.config["vocab_size"] < 320
+    assert loaded.manifest.config["vocab_size"] <= 290
     assert weights["dense"] - weights["personal"] > (320 - loaded.manifest.config["vocab_size"]) * 36
     other.write_text("Ein Fluß, 河, и другие слова")
     said = CliRunner().invoke(app, ["predict", str(out), str(other), "--json"])
     assert said.exit_code == 0, said.output
     score = json.loads(said.output)["scores"][0]
     assert score["bits_per_byte"] == pytest.approx(score["bits_per_token"], rel=0.2)
+
+
+def test_a_fleet_that_cuts_its_vocabularies_and_tunes_is_judged_in_whole_tokens(places, report, tmp_path):
+    model, data, _ = places
+    fleet = ["--rounds", "1", "--fraction", "1", "--probes", "2", "--budget", "0.7", "--vocabulary", "280"]
+    tuned = ["--recovery", "tune", "--training-steps", "60"]
+    found = {}
+    for name, extra in {"as cut": [], "tuned": tuned, "adapters": [*tuned, "--adapters", "2"]}.items():
+        own = [*fleet, *extra, "--out", str(tmp_path / name)]
+        result = CliRunner().invoke(app, ["simulate", "--model", str(model), "--data", str(data), *CHOICES, *own])
+        assert result.exit_code == 0, result.output
+        found[name] = json.loads((tmp_path / name / "report.json").read_text())
+        assert found[name]["settings"]["vocabulary"] == 280
+    for before, cut, *others in zip(report["clients"], *(run["clients"] for run in found.values()), strict=True):
+        for client in others:
+            assert client["dense_perplexity"] == before["dense_perplexity"]
+            assert client["test_tokens"] == before["test_tokens"]
+            assert client["personal_perplexity"] < 0.9 * cut["personal_perplexity"]
+            assert client["bytes"] == cut["bytes"] < before["bytes"]
+    loaded = load_personal_model(tmp_path / "tuned" / "clients" / "client-0" / "model")
+    assert loaded.manifest.config["vocab_size"] <= 280
+
+
+def test_a_share_of_all_bytes_counts_the_tokens_that_are_gone(places, tmp_path):
+    model, data, _ = places
+    start = ["personalize", "--model", str(model), "--data", str(data / "speaker-1"), *CHOICES, "--json"]
+    kept = []
+    for extra in ([], ["--vocabulary", "257"]):
+        out = tmp_path / f"own{len(extra)}"
+        arguments = [*start, "--budget", "0.75", "--budget-kind", "bytes", "--out", str(out), *extra]
+        made = CliRunner().invoke(app, arguments)
+        assert made.exit_code == 0, made.output
+        found = json.loads(made.output)
+        weights = {name: cost["weights"] for name, cost in found["footprint"].items()}
+        assert 0.7 < weights["personal"] / weights["dense"] <= 0.76
+        kept.append(found["weights_kept"])
+    assert kept[1] > kept[0] + 0.01
 
 
 def refused(arguments, words):

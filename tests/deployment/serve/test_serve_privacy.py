@@ -11,6 +11,7 @@ from deployment.serve.privacy import Sums
 from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
 from server.sampling import sample_size
+from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 
@@ -62,12 +63,13 @@ def test_a_strategy_of_several_rows_waits_for_as_many_cohorts():
 def test_a_fleet_too_small_for_a_sum_is_served_without_waiting_and_the_reason_is_said():
     sums = Sums(settings(), devices=SMALLEST_COHORT - 1)
     assert (sums.enough, sums.min_nodes) == (False, 1)
-    first, warning = sums.lines()
+    first, noise, warning = sums.lines()
+    assert noise == "differential privacy: none"
     assert f"the sum of {SMALLEST_COHORT} devices or more" in first
     assert f"{SMALLEST_COHORT - 1} devices enrolled" in warning
     assert "--smallest-cohort" in warning
     large = Sums(settings(), devices=SMALLEST_COHORT)
-    assert (large.enough, len(large.lines())) == (True, 1)
+    assert (large.enough, len(large.lines())) == (True, 2)
     assert Sums(settings(min_nodes=4), devices=3).min_nodes == 4
 
 
@@ -84,3 +86,10 @@ def test_a_fleet_enrolled_by_an_earlier_version_gets_one_line(tmp_path):
     with pytest.raises(UserError, match="fedsieve enroll FLEET") as raised:
         check_start(settings(fleet))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("secure", ["sum", "off"])
+def test_the_noise_that_a_run_adds_is_said_at_the_start(secure):
+    privacy = PrivacySettings(mode="central", epsilon=3.5, delta=1e-6, clip=0.3)
+    found = Sums(settings(privacy=privacy, secure_aggregation=secure), devices=1000).lines()
+    assert found[1] == "differential privacy: epsilon 3.5, delta 1e-06, central noise, of a device in one run"

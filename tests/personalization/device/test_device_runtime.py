@@ -15,7 +15,7 @@ from personalization.device.manifest import DeviceManifest
 from personalization.device.predict import predict_files
 from personalization.device.runtime import load_device_model, open_session, softmax
 from personalization.errors import UserError
-from personalization.export import export_personal_model
+from personalization.export import export_folder
 from personalization.images import ImagePreprocessing, pixel_array, to_pixel_values
 
 ROOT = Path(__file__).parents[3]
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """An export, as the bytes of its files: each test spoils a copy of its own."""
     base = tmp_path_factory.mktemp("device")
     out, images = base / "out", write_images(base / "images", 8)
-    export_personal_model(save_tiny_personal(base / "personal"), images, out, precision="int8-dynamic")
+    export_folder(save_tiny_personal(base / "personal"), images, out, precision="int8-dynamic")
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 

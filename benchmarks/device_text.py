@@ -1,0 +1,207 @@
+"""What an exported personal language model saves on a device: `python -m benchmarks.device_text`.
+
+SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: cut to the same share of every
+layer (a budget each), with a vocabulary of the speaker's own, in int8. Which units stay
+makes no difference to size and speed; what a cut costs in perplexity is measured by `benchmarks.text`. Each export is
+compared with torch on the speaker's last speech. Needs `make llm`; without it nothing is measured.
+
+One thread. All models run in turns in one process, so that what else the machine does slows all of them alike: read
+ratios. Nothing is kept but the figures, in `device_text.json` and `device_text.md`.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from personalization.allocation import allocate, weight_costs
+from personalization.allocation_profiles import profile_curves, profile_levels
+from personalization.backbone import Backbone, load_backbone
+from personalization.cutting import cut_model
+from personalization.device.footprint import PROMPT, STEPS
+from personalization.device.manifest import Precision
+from personalization.device.runtime import open_session
+from personalization.device.text_measurement import TextSpeed, time_texts
+from personalization.errors import UserError
+from personalization.layers import find_layers
+from personalization.own_vocabulary import own_vocabulary
+from personalization.tasks import text_samples
+from personalization.text_export import compare_text, language_graph
+from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
+from simulations.smollm2 import smollm2_folder
+from simulations.sotu import default_folder
+
+SIZE_TARGET, SPEED_TARGET = 6.0, 2.5
+# Largest level of a layer; attention may lose two of three groups, so that every layer can be cut to a small budget.
+_LIMIT = 0.7
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model to export. private, later: windows [windows, positions] in its own tokens; compared on later ones."""
+
+    name: str
+    model: nn.Module
+    precision: Precision
+    tokenizer: bytes
+    private: Tensor
+    later: Tensor
+
+
+def candidates(backbone: Backbone, files: Sequence[Path], budgets: Sequence[float], most: int) -> Iterator[Candidate]:
+    """Yield dense and personal models; files: the speaker's, of which the last is the later text."""
+    preprocessing = backbone.preprocessing
+    assert isinstance(preprocessing, TextPreprocessing)
+    samples = text_samples(windows(read_tokens(files[:-1], preprocessing), WINDOW_TOKENS), most=WINDOWS)
+    text = _Text(preprocessing, files)
+    for precision in ("fp32", "int8-dynamic"):
+        yield text.candidate("dense", backbone.model, precision)
+    layers = find_layers(backbone.model)
+    costs, limits = weight_costs(layers), np.full(len(layers), _LIMIT)
+    curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
+    own = own_vocabulary(backbone.model, preprocessing, samples, most=most)
+    assert isinstance(own.preprocessing, TextPreprocessing)
+    for budget in budgets:
+        counts = allocate(layers, curves, costs, budget, limits=limits)
+        model = cut_model(own.model, layers, [np.arange(count) for count in counts])
+        yield _Text(own.preprocessing, files).candidate(f"personal, budget {budget:g}", model, "int8-dynamic")
+
+
+@dataclass(frozen=True)
+class _Text:
+    preprocessing: TextPreprocessing
+    files: Sequence[Path]
+
+    def candidate(self, name: str, model: nn.Module, precision: Precision) -> Candidate:
+        private, later = (
+            torch.from_numpy(spread(windows(read_tokens(files, self.preprocessing), WINDOW_TOKENS), WINDOWS)[:, :-1])
+            for files in (self.files[:-1], self.files[-1:])
+        )
+        tokenizer = self.preprocessing.tokenizer.encode()
+        return Candidate(name=name, model=model, precision=precision, tokenizer=tokenizer, private=private, later=later)
+
+
+def measure(models: Iterator[Candidate], *, runs: int, console: Console) -> list[Record]:
+    """Return what each model takes, how close it is to torch, and how fast it is beside the others."""
+    records, sessions = list[Record](), []
+    for candidate in models:
+        graph = language_graph(candidate.model, candidate.private, candidate.precision)
+        check = compare_text(candidate.model, graph, candidate.later, candidate.precision)
+        sessions.append(open_session(graph))
+        records.append(
+            {
+                "model": candidate.name,
+                "precision": candidate.precision,
+                "vocabulary": sessions[-1].get_outputs()[0].shape[1],
+                "bytes": len(graph),
+                "tokenizer_bytes": len(candidate.tokenizer),
+                "divergence": check.divergence,
+                "perplexity_ratio": check.perplexity_ratio,
+                "agreement": check.agreement,
+                "tokens_compared": check.tokens,
+            }
+        )
+        console.print(f"{candidate.name}, {candidate.precision}: exported")
+    speeds = time_texts(sessions, prompt=PROMPT, steps=STEPS, runs=runs)
+    dense = speeds[0]
+    size = records[0]["bytes"] + records[0]["tokenizer_bytes"]
+    for record, speed in zip(records, speeds, strict=True):
+        record |= _tokens_a_second(speed) | {
+            "times_smaller": size / (record["bytes"] + record["tokenizer_bytes"]),
+            "prompt_times_faster": _ratio(dense.prompt, speed.prompt),
+            "steps_times_faster": _ratio(dense.steps, speed.steps),
+        }
+    return records
+
+
+def _tokens_a_second(speed: TextSpeed) -> Record:
+    return {
+        "prompt_tokens_per_second": PROMPT / statistics.median(speed.prompt),
+        "tokens_per_second": STEPS / statistics.median(speed.steps),
+    }
+
+
+def _ratio(dense: list[float], own: list[float]) -> float:
+    """Return the median, over turns, of the dense model's time over that of another in the same turn."""
+    return statistics.median(a / b for a, b in zip(dense, own, strict=True))
+
+
+def table(records: Sequence[Record]) -> str:
+    """Return the figures as Markdown, and whether each target is met."""
+    lines = [
+        f"SmolLM2-135M in onnxruntime, one thread: a prompt of {PROMPT} tokens, then {STEPS} tokens one by one.",
+        "",
+        "| model | tokens known | MB | times smaller | prompt tokens/s (times faster) | tokens/s (times faster) | "
+        "nats from torch | perplexity / torch's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        size = (record["bytes"] + record["tokenizer_bytes"]) / 1e6
+        lines.append(
+            f"| {record['model']}, {record['precision']} | {record['vocabulary']:,} | {size:.1f} | "
+            f"{record['times_smaller']:.2f} | "
+            f"{record['prompt_tokens_per_second']:.0f} ({record['prompt_times_faster']:.2f}) | "
+            f"{record['tokens_per_second']:.1f} ({record['steps_times_faster']:.2f}) | "
+            f"{record['divergence']:.4f} | {record['perplexity_ratio']:.4f} |"
+        )
+    checks = [f"- {name}: {'reached' if met else 'NOT reached'}" for name, met in targets(records).items()]
+    return "\n".join([*lines, "", *checks, ""])
+
+
+def targets(records: Sequence[Record]) -> dict[str, bool]:
+    """Return for each personal model and target whether it is met."""
+    wanted = {
+        f"a sixth of the bytes ({SIZE_TARGET:g} times smaller)": ("times_smaller", SIZE_TARGET),
+        f"prompt {SPEED_TARGET:g} times faster": ("prompt_times_faster", SPEED_TARGET),
+        f"one by one {SPEED_TARGET:g} times faster": ("steps_times_faster", SPEED_TARGET),
+    }
+    personal = [record for record in records if record["model"] != "dense"]
+    return {
+        f"{record['model']}: {name}": record[key] >= least
+        for record in personal
+        for name, (key, least) in wanted.items()
+    }
+
+
+def main() -> int:
+    """Measure, print the table and write it; return the exit code: 1 if no personal model meets every target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speaker", default="grover_cleveland", help="folder of speeches (default: grover_cleveland)")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.5], help="shares of the blocks' weights")
+    parser.add_argument(
+        "--vocabulary", type=int, default=16_000, help="tokens that a personal model keeps (default: 16000)"
+    )
+    parser.add_argument("--runs", type=int, default=5, help="timed turns (default: 5)")
+    parser.add_argument("--out", type=Path, default=Path("runs/device-text"), help="folder for the figures")
+    arguments = parser.parse_args()
+    console = Console()
+    try:
+        folder, files = smollm2_folder(), text_files(default_folder() / arguments.speaker)
+    except UserError as error:
+        console.print(f"not measured: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    torch.set_num_threads(1)
+    models = candidates(load_backbone(str(folder)), files, arguments.budgets, arguments.vocabulary)
+    records = measure(models, runs=arguments.runs, console=console)
+    text = table(records)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "device_text.md").write_text(text)
+    (arguments.out / "device_text.json").write_text(json.dumps(records, indent=2) + "\n")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    met = targets(records)
+    names = {record["model"] for record in records if record["model"] != "dense"}
+    return 0 if any(all(ok for name, ok in met.items() if name.startswith(own)) for own in names) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

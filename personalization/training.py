@@ -1,0 +1,134 @@
+"""Train a model that has been cut, on private samples: the loop that distillation and tuning share."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from personalization.adapters import add_adapters, merge_adapters
+from personalization.layers import Layer
+from personalization.readout import in_chunks, token_head
+from personalization.settings import Precision
+from personalization.trace import Inputs
+
+_BATCH = 32
+# Of language models, whose samples are long: what the backward pass keeps of them would not fit otherwise.
+_BATCH_POSITIONS = 512
+_LEARNING_RATE = 3e-4
+_ADAPTER_RATE = 10.0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Private samples to train on. inputs: arguments of the model, each [samples, ...]. labels: [samples] or, of text,
+    the next tokens [samples, positions]; None where there are none.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """steps: batches to train on. adapters: rank of the LoRA adapters that are trained instead of the weights, 0 for
+    none. precision: of the passes; weights and their updates are in single precision always. seed: of the order of the
+    samples, and of the adapters.
+    """
+
+    steps: int
+    adapters: int = 0
+    precision: Precision = "single"
+    seed: int = 0
+
+
+# Takes the student and which samples, [batch], and returns their mean loss.
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+def train(
+    model: nn.Module,
+    layers: tuple[Layer, ...],
+    loss: Loss,
+    *,
+    samples: int,
+    positions: int,
+    settings: TrainingSettings,
+) -> nn.Module:
+    """Return a copy of `model` trained with Adam to lower `loss`, in evaluation mode and without gradients.
+
+    positions: of a sample. The learning rate falls to zero on a cosine; that of adapters is ten times as high, for they
+    begin at nothing. A language model's embeddings are not trained: they are shared with the dense model, and private
+    text says something about few of them. `model` itself, and every tensor that it shares with others, stays as it is.
+    """
+    if not settings.steps:
+        return model
+    fixed = _embeddings(model)
+    student = copy.deepcopy(model, dict(fixed))
+    trained = _trained(student, layers, {id(parameter) for parameter in fixed.values()}, settings)
+    optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE * (_ADAPTER_RATE if settings.adapters else 1.0))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    batch = max(1, _BATCH_POSITIONS // positions) if token_head(model) is not None else _BATCH
+    picks = _batches(samples, batch, torch.Generator().manual_seed(settings.seed))
+    for _ in range(settings.steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            value = loss(student, next(picks))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        schedule.step()
+    if settings.adapters:
+        merge_adapters(student)
+    for parameter in student.parameters():
+        parameter.requires_grad_(False)
+    return student
+
+
+def mean_in_chunks(classes: int, chunk: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """Return the mean of what `chunk` makes, [rows], of as many `rows` [rows, ...] at a time as have room for logits
+    over `classes`; the logits of a chunk are made again for the backward pass.
+    """
+    chunks = list(in_chunks(classes, *rows))
+    if len(chunks) == 1:
+        return chunk(*chunks[0]).mean()
+    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in chunks]).mean()
+
+
+def _trained(
+    student: nn.Module, layers: tuple[Layer, ...], fixed: set[int], settings: TrainingSettings
+) -> list[nn.Parameter]:
+    """Return the parameters that are trained, with gradients switched on for them alone."""
+    if settings.adapters:
+        return add_adapters(student, layers, rank=settings.adapters, seed=settings.seed)
+    trained = [parameter for parameter in student.parameters() if id(parameter) not in fixed]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return trained
+
+
+def _batches(samples: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield indices of samples [batch], all once before any comes again, but for those left over at the end."""
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(order) < min(batch, samples):
+            order = torch.randperm(samples, generator=generator)
+        yield order[:batch]
+        order = order[batch:]
+
+
+def _embeddings(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Return for each parameter of a language model's embeddings, by its id, one in its memory: not trained."""
+    if token_head(model) is None:
+        return {}
+    causal: Any = model
+    modules = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    own = {id(tensor): tensor for module in modules for tensor in module.parameters()}
+    return {key: nn.Parameter(tensor.detach(), requires_grad=False) for key, tensor in own.items()}
