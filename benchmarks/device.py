@@ -37,7 +37,8 @@ from personalization.layers import find_layers
 from personalization.onnx_graph import export_graph
 from personalization.storage import load_personal_model
 from simulations.evaluation import client_folder
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import make_fleet_data
 
 SIZE_TARGET, SPEED_TARGET, ACCURACY_TARGET = 8.0, 3.5, 0.01

@@ -26,7 +26,7 @@ from personalization.backbone import load_backbone
 from personalization.pipeline import personalize
 from server.app import make_app as make_server_app
 from simulations.engine import run_in_process
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import make_fleet_data
 
 LEAST_RATIO, LARGEST_GROWTH = 0.9, 1.1

@@ -54,11 +54,14 @@ def predictions(model: nn.Module, pixels: Tensor) -> NDArray[np.int64]:
 class Judge(Protocol):
     """Judges a client's personal model on data that nobody saw before."""
 
-    def row(self, client: int, model: nn.Module) -> dict[str, Any]:
-        """Return what `model` achieves for a client in the end, with keys of `clients` in report.json."""
+    def row(self, client: int, model: nn.Module, round_number: int | None = None) -> dict[str, Any]:
+        """Return what `model` achieves for a client, with keys of `clients` in report.json.
+
+        round_number: judged is on what the client holds in this round (None: in the end).
+        """
 
     def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
-        """Return the same of a model that was kept, on what the client holds in a round (None: in the end)."""
+        """Return `row` for a personal model that was kept, which knows its own preprocessing."""
 
 
 class Evaluator:
@@ -109,7 +112,7 @@ class Evaluator:
         return row
 
     def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
-        """Return `row` for a model that was kept."""
+        """Return `row` for a personal model that was kept."""
         return self.row(client, loaded.model, round_number)
 
     def _shift(self, client: int, round_number: int | None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from personalization.errors import UserError
 from simulations.conditions.roles import assign_roles
 from simulations.conditions.settings import Attackers, Conditions, DeviceClass, Drift, LateJoiners
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.partition import PartitionSettings
 from simulations.sotu import NAME as SPEECHES
 from simulations.sotu import default_folder
@@ -36,6 +36,9 @@ FLEET_FIELDS = (
     "step_probes",
     "tolerance",
     "recovery",
+    "training_steps",
+    "adapters",
+    "training_precision",
     "adapt_head",
     "secure_aggregation",
     "cohort_size",
@@ -47,6 +50,7 @@ FLEET_FIELDS = (
     "model",
     "windows",
     "window_tokens",
+    "vocabulary",
 )
 _FLEET_TYPES = field_types(FleetSettings, FLEET_FIELDS)
 _TOP_TYPES = {"name": str, "description": str, "target_loss": float}

@@ -30,20 +30,23 @@ class TextEvaluator:
         self._dense = cache(lambda client: self._score(client, backbone.model, None))
 
     def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
-        """Return `row` for a model that was kept, in its own tokens; a client's text is the same in every round."""
-        del round_number
+        """Return `row` for a model that was kept, in its own tokens."""
         record = loaded.manifest.preprocessing
         own = None if record is None else TextPreprocessing.from_dict(record)
-        return self.row(client, loaded.model, None if own in (None, self._whole) else spelling(self._whole, own))
+        spelled = None if own in (None, self._whole) else spelling(self._whole, own)
+        return self.row(client, loaded.model, round_number, spelled=spelled)
 
-    def row(self, client: int, model: nn.Module, spelled: Spelling | None = None) -> dict[str, Any]:
-        """Return what `model` achieves for a client.
+    def row(
+        self, client: int, model: nn.Module, round_number: int | None = None, *, spelled: Spelling | None = None
+    ) -> dict[str, Any]:
+        """Return what `model` achieves for a client, whose text is the same in every round.
 
         client, name, samples; of the dense and of the personal model bits per token and perplexity on the test windows,
         in tokens of the dense model; perplexity_ratio, personal to dense; agreement, the share of these tokens at which
         both would say the same; and latency_ms of one window if that is wanted. spelled: how tokens are spelled for a
         model with fewer.
         """
+        del round_number
         speaker, dense, own = self._data.speakers[client], self._dense(client), self._score(client, model, spelled)
         row: dict[str, Any] = {
             "client": client,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import fake_personalize, make_tiny_vit
 
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 
 CLIENTS, ROUNDS = 9, 3
 

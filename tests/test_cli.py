@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import fedsieve
 from personalization.errors import UserError
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--clients", "3", "--rounds", "1", "--fraction", "1", "--samples", "24", "--classes-per-client", "2")

@@ -18,7 +18,7 @@ from personalization.sensing import one_at_a_time, take_samples
 from personalization.settings import PersonalizationSettings
 from personalization.statistics import StatisticsLayout, to_wire
 from simulations.evaluation import Evaluator
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData, make_fleet_data
 
 _FIRST_PROBES = 6

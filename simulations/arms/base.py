@@ -21,7 +21,7 @@ from personalization.storage import stored_tensors
 from simulations.arms.models import as_stored
 from simulations.conditions.roles import Roles
 from simulations.evaluation import Judge
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData
 from simulations.speakers import SpeakerData
 

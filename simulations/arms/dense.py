@@ -4,7 +4,7 @@ from personalization.footprint import stored_bytes
 from personalization.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.models import with_fitted_head
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class Dense(Arm):

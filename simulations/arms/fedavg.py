@@ -15,7 +15,7 @@ from simulations.arms.one_cut import vote
 from simulations.arms.service import Service
 from simulations.arms.training import Training, read_weights
 from simulations.arms.weight_sharing import average_dense
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 # What a cut leaves is further from a good model than the backbone is, and learns faster before it is averaged.
 CUT_TRAINING = Training(learning_rate=1e-3)

@@ -7,7 +7,7 @@ from simulations.arms.averaging import Averaging
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.arms.training import Training, read_weights, train, with_weights
 from simulations.arms.weight_sharing import average_dense
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class FedAvgFinetune(Arm):

@@ -5,7 +5,7 @@ from personalization.layers import find_layers
 from personalization.pipeline import personalize
 from personalization.settings import PersonalizationSettings
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class LocalOnly(Arm):

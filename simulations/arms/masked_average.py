@@ -18,7 +18,7 @@ from personalization.prior import Prior
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World, client_settings, signal_labels
 from simulations.arms.training import Training, Weights, read_weights, train, with_weights
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 class MaskedAverage:

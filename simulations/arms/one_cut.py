@@ -14,7 +14,7 @@ from personalization.plan import Plan
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.service import Answer, Service
 from simulations.arms.voting import dropped_by_vote, group_costs
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 # A mask is cut as it is: no budget beyond it, nothing probed, nothing restored.
 _EXACTLY: Mapping[str, bool | int | float | str] = {"steps": 1, "step-probes": 0, "tolerance": math.inf}

@@ -11,7 +11,7 @@ from simulations.arms.fedavg_finetune import FedAvgFinetune
 from simulations.arms.local_only import LocalOnly
 from simulations.arms.one_cut import OneCut
 from simulations.arms.uniform import Uniform
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 ARMS: dict[str, Arm] = {
     arm.name: arm for arm in (Dense(), LocalOnly(), OneCut(), Uniform(), DepthLinear(), FedAvgArm(), FedAvgFinetune())

@@ -22,7 +22,7 @@ from server.exchange import exchange
 from simulations.arms.base import FOUND, Row, World
 from simulations.engine import node_id, run_in_process
 from simulations.evaluation import client_folder
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 _DEADLINE = 3600.0
 

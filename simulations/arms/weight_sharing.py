@@ -8,7 +8,7 @@ from client.settings import derive_seed
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World
 from simulations.arms.training import Training, Weights, read_weights, train, with_weights
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 
 def average_dense(world: World, settings: FleetSettings, averaging: Averaging, training: Training) -> World:

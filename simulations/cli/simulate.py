@@ -130,7 +130,8 @@ def simulate(
     settings["out"] = _run_folder(out, resume=resume)
     spare_threads(model)
 
-    from simulations.fleet import FleetSettings, run_fleet
+    from simulations.fleet import run_fleet
+    from simulations.fleet_settings import FleetSettings
     from simulations.report.files import write_files
     from simulations.report.progress import RoundProgress
     from simulations.report.tables import clients_table, summary_table

@@ -28,7 +28,8 @@ from simulations.conditions.masked_lies import MaskedLies
 from simulations.conditions.roles import Roles
 from simulations.engine import ConfigValue, node_id, run_in_process
 from simulations.evaluation import client_folder, evaluate_client
-from simulations.fleet import FleetSettings, check_cohort, make_identities
+from simulations.fleet import check_cohort, make_identities
+from simulations.fleet_settings import FleetSettings
 from simulations.noise import SimulatedNoise
 from simulations.private_data import ROUND
 from simulations.scenario import Scenario

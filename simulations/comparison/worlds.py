@@ -19,7 +19,7 @@ from simulations.arms.registry import find_arm
 from simulations.comparison.first_search import FirstSearches
 from simulations.conditions.roles import assign_roles
 from simulations.evaluation import Evaluator, Judge, logits
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData, make_fleet_data
 from simulations.scenario import Scenario
 from simulations.speakers import SpeakerData, make_speaker_data

@@ -13,7 +13,7 @@ from personalization.images import ImagePreprocessing
 from simulations.arms.base import World
 from simulations.data import ImageDataset, load_dataset
 from simulations.evaluation import Evaluator
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.inference.settings import InferenceSettings
 from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition
 from simulations.private_data import FleetData

@@ -16,7 +16,7 @@ from simulations.arms.base import FOUND, World, client_settings
 from simulations.arms.registry import ARMS, find_arm, run_arm
 from simulations.conditions.roles import Roles
 from simulations.evaluation import Evaluator
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import make_fleet_data
 
 JUDGED = {"client", "samples", "classes", "dense_accuracy", "dense_fitted_accuracy", "personal_accuracy", "agreement"}

@@ -17,7 +17,7 @@ from simulations.arms.masked_average import MaskedAverage
 from simulations.arms.models import as_stored, private_logits, with_fitted_head
 from simulations.arms.training import Training, read_weights, train, with_weights
 from simulations.engine import node_id
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 
 SIZES = (10, 20, 30, 50)
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from conftest import fake_personalize
 
 from personalization.errors import UserError
 from simulations.evaluation import DenseFigures, summarize
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 
 TIMES = {"seconds", "latency_ms", "latency_ms_mean", "latency_ms_dense", "wall_seconds", "cpu_seconds"}
 TIMES |= {"peak_memory_bytes"}
@@ -166,7 +167,8 @@ from pathlib import Path
 import client.work
 from conftest import fake_personalize
 client.work.own_personalize = fake_personalize
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 arguments = json.loads(sys.argv[1])
 arguments.update(out=Path(arguments["out"]), data=Path(arguments["data"]))
 mark = lambda record: Path(arguments["out"], f"done-{record['round']}").touch()

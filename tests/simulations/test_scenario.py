@@ -6,7 +6,7 @@ import pytest
 
 from personalization.errors import UserError
 from simulations.conditions.settings import Attackers, Conditions, DeviceClass, Drift, LateJoiners
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.scenario import SCENARIOS, Scenario, bundled_scenarios, read_scenario
 from simulations.sotu import default_folder
 

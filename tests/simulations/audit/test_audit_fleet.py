@@ -19,7 +19,7 @@ from simulations.canaries.images import canary_image
 from simulations.canaries.needles import image_needle
 from simulations.canaries.search import Search
 from simulations.engine import run_in_process
-from simulations.fleet import FleetSettings
+from simulations.fleet_settings import FleetSettings
 from simulations.identities import SimulatedIdentities
 from simulations.private_data import make_fleet_data
 from simulations.recording import FILE, FOLDER, recorded

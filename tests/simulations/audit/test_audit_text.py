@@ -16,7 +16,8 @@ from simulations.audit.run import AuditSettings, run_audit
 from simulations.canaries.needles import sentence_needle
 from simulations.canaries.search import Search
 from simulations.canaries.texts import canary_text
-from simulations.fleet import FleetSettings, run_fleet
+from simulations.fleet import run_fleet
+from simulations.fleet_settings import FleetSettings
 from simulations.report.audit_words import search_lines
 
 
