@@ -7,6 +7,7 @@ Heavy packages are imported inside the commands, so that `fedsieve --help` answe
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,9 +203,17 @@ def predict(
 
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
-        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
         settings = Generation(tokens=tokens, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p)
-        predict_text(model_folder, images, prompt, settings, as_json=as_json)
+        speak = None
+        if is_state(model_folder):
+            from deployment.join.stored import predict_text_from_state
+            from deployment.join.vault_choice import choose_vault
+
+            choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
+            speak = partial(predict_text_from_state, choice=choice, environment=os.environ)
+        else:
+            _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        predict_text(model_folder, images, prompt, settings, speak=speak, as_json=as_json)
         return
     if not images:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")

@@ -32,6 +32,7 @@ from personalization.device.manifest import Precision
 from personalization.device.runtime import open_session
 from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
+from personalization.known_models import smollm2_folder
 from personalization.layers import find_layers
 from personalization.masked import MaskedModel
 from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
@@ -40,7 +41,6 @@ from personalization.settings import PersonalizationSettings
 from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
-from simulations.smollm2 import smollm2_folder
 from simulations.sotu import default_folder
 
 SIZE_TARGET, SPEED_TARGET = 6.0, 2.5

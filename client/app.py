@@ -1,6 +1,7 @@
 """The Flower ClientApp: `flwr run` and a SuperNode start it, and the simulations start the same one in process."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from flwr.app import Context, Message
@@ -13,7 +14,7 @@ from client.state import ClientState
 
 
 def make_app(
-    load: PrivateData = load_private_data,
+    load: PrivateData | None = None,
     *,
     config: Mapping[str, ConfigValue] | None = None,
     personalize: Callable[..., Any] | None = None,
@@ -23,11 +24,12 @@ def make_app(
 ) -> ClientApp:
     """Return the ClientApp.
 
-    load: where the private samples come from. config: values that come before those of Flower's run configuration.
-    personalize: called instead of `personalization.pipeline.personalize`, with the same arguments. identify: who a node
-    is in secure sums, by its configuration; as a rule, what its node file says. tamper: puts another vector in the
-    place of a client's, see client/work.py; for simulations of clients that lie. noise: what a client's share of noise
-    is drawn from, by its configuration and the plan; as a rule the operating system, for simulations a seed.
+    load: where the private samples come from; as a rule, `load_private_data`. config: values that come before those of
+    Flower's run configuration. personalize: called instead of `personalization.pipeline.personalize`, with the same
+    arguments. identify: who a node is in secure sums, by its configuration; as a rule, what its node file says. tamper:
+    puts another vector in the place of a client's, see client/work.py; for simulations of clients that lie. noise: what
+    a client's share of noise is drawn from, by its configuration and the plan; as a rule the operating system, for
+    simulations a seed.
     """
     from client.backbone import BackboneShelf
 
@@ -47,7 +49,7 @@ def make_app(
                 client=_client_name(context),
                 node_config=context.node_config,
                 run_config=context.run_config,
-                load=load,
+                load=load or partial(load_private_data, state=state),
                 identify=identify or read_identity,
                 personalize=personalize,
                 tamper=tamper,

@@ -9,8 +9,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from client.state import ClientState
+from client.windows import private_windows
 from personalization.codes import ClientError, ClientFailure
-from personalization.tasks import Preprocessing, TextBatch, load_samples
+from personalization.tasks import Preprocessing, TaskSamples, TextBatch, check_kind, load_samples, text_samples
+from personalization.texts import TextPreprocessing
 from personalization.training import TrainingData
 
 ConfigValue = bool | int | float | str
@@ -61,15 +64,18 @@ class PrivateData(Protocol):
         """Return the samples."""
 
 
-def load_private_data(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
+def load_private_data(
+    node_config: Config, run_config: Config, facts: InputFacts, *, state: ClientState | None = None
+) -> PrivateSamples:
     """Return the samples in the device's `data-dir`; without one, those of the loader named by `private-data`.
 
     `data-dir` is a folder of images (or of class folders), an .npz file, or for a language model a folder of text, of
-    which the run takes `windows` of `window-tokens` each. Raises ClientError if neither is set.
+    which `windows` of `window-tokens` each are taken: as many as the device's own configuration says, or else the
+    run's. state: whose vault keeps the windows. Raises ClientError if neither is set.
     """
     folder = node_config.get("data-dir")
     if folder:
-        return _from_folder(Path(str(folder)), facts, text_batch(run_config))
+        return _from_folder(Path(str(folder)), facts, text_batch(run_config, node_config), state)
     name = run_config.get("private-data")
     if name not in _NAMED_LOADERS:
         raise ClientError(
@@ -80,17 +86,23 @@ def load_private_data(node_config: Config, run_config: Config, facts: InputFacts
     return loader(node_config, run_config, facts)
 
 
-def text_batch(run_config: Config) -> TextBatch:
-    """Return how much text makes a private batch, by the run's configuration. Raises UserError."""
-    defaults = TextBatch()
+def text_batch(run_config: Config, node_config: Config | None = None) -> TextBatch:
+    """Return how much text makes a private batch, by the device's own configuration or the run's. Raises UserError."""
+    defaults, own = TextBatch(), {**run_config, **(node_config or {})}
     return TextBatch(
-        windows=int(run_config.get("windows", defaults.windows)),
-        tokens=int(run_config.get("window-tokens", defaults.tokens)),
+        windows=int(own.get("windows", defaults.windows)), tokens=int(own.get("window-tokens", defaults.tokens))
     )
 
 
-def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch) -> PrivateSamples:
+def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> PrivateSamples:
+    found = _samples(folder, facts, batch, state)
+    return PrivateSamples(found.inputs, found.labels, found.training)
+
+
+def _samples(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> TaskSamples:
     if facts.preprocessing is None:
         raise ClientError(ClientFailure.DATA_UNUSABLE, "the model takes neither images nor text; data-dir is of no use")
-    found = load_samples(folder, facts.preprocessing, labels=facts.labels, batch=batch)
-    return PrivateSamples(found.inputs, found.labels, found.training)
+    if isinstance(facts.preprocessing, TextPreprocessing) and state is not None:
+        check_kind(folder, "text")
+        return text_samples(private_windows(folder, facts.preprocessing, batch.tokens, state), most=batch.windows)
+    return load_samples(folder, facts.preprocessing, labels=facts.labels, batch=batch)

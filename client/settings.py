@@ -26,6 +26,8 @@ _KEYS = (
     "training-precision",
     "adapt-head",
 )
+# Those that a device may set for itself: how much it computes for its model is its own affair.
+_OWN_KEYS = ("recovery",)
 
 
 def read_settings(
@@ -33,11 +35,12 @@ def read_settings(
 ) -> PersonalizationSettings:
     """Return the settings for one plan; the seed follows from the run's, the client and the plan's version.
 
-    A device may have a `budget` of its own in its node configuration, instead of the fleet's. Where the plan asks for
-    no probes, a newcomer, which has measured nothing itself, takes `first-probes`. Raises UserError on values that make
-    no sense.
+    A device may have a `budget` and a `recovery` of its own in its node configuration, instead of the fleet's. Where
+    the plan asks for no probes, a newcomer, which has measured nothing itself, takes `first-probes`. Raises UserError
+    on values that make no sense.
     """
-    chosen: dict[str, Any] = {k.replace("-", "_"): run_config[k] for k in _KEYS if run_config.get(k) not in (None, "")}
+    asked = {**run_config, **{key: node_config[key] for key in _OWN_KEYS if node_config.get(key)}}
+    chosen: dict[str, Any] = {k.replace("-", "_"): asked[k] for k in _KEYS if asked.get(k) not in (None, "")}
     seed = derive_seed(int(run_config.get("seed", 0)), client, plan.version)
     probes = plan.probes or (int(run_config.get("first-probes", FIRST_PROBES)) if newcomer else 0)
     budget = float(node_config.get("budget") or plan.budget)

@@ -25,6 +25,7 @@ from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
 from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
 from personalization.storage import pack_personal_model
+from personalization.tasks import task_of
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
 from strategies.protocol import PLAN, read_plan, reply_content
@@ -156,7 +157,9 @@ def _keep(
 
 def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:
     """Return what the device notes for itself and for whoever simulates it; none of it is sent."""
+    preprocessing = backbone.facts.preprocessing
     return {
+        **({} if preprocessing is None else {"task": task_of(preprocessing)}),
         "samples": samples.count,
         "evaluations": result.evaluations,
         "fit_r2": result.fit_r2,

@@ -31,9 +31,21 @@ from deployment.fleet import (
     read_fleet,
 )
 from personalization.errors import UserError
+from personalization.known_models import named_model
 from server.signing_key import read_signing_key
 
 SERVER_DAYS = 365
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a fleet has to know of its model.
+
+    root: hash (hexadecimal) that plans for it carry. context: most tokens that it reads at a time, None for images.
+    """
+
+    root: str
+    context: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +107,15 @@ def enroll(folder: Path, asked: Enrolment, *, now: datetime | None = None) -> di
 
 def model_id(model: str) -> str:
     """Return the root hash (hexadecimal) that plans for a model carry. Raises UserError. Imports torch."""
+    return model_facts(model).root
+
+
+def model_facts(model: str) -> ModelFacts:
+    """Return what a fleet has to know of its model. Raises UserError. Imports torch."""
     from server.backbone import load_generic_backbone
 
-    return load_generic_backbone(model, levels=1).root.hex()
+    loaded = load_generic_backbone(named_model(model), levels=1)
+    return ModelFacts(root=loaded.root.hex(), context=loaded.description["preprocessing"].get("context"))
 
 
 def describe(fleet: Fleet, *, now: datetime) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from personalization.settings import Recovery
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 KeyFileOption = Annotated[
@@ -27,7 +28,11 @@ KeyEnvironmentOption = Annotated[
 def join(
     node_file: Annotated[Path, typer.Argument(help="The file that `fedsieve enroll` wrote for this device.")],
     data: Annotated[
-        Path, typer.Option(help="This device's images: a folder, class folders, or an .npz file. They stay here.")
+        Path,
+        typer.Option(
+            help="This device's images: a folder, class folders, or an .npz file. Or its text: a folder of .txt or "
+            ".jsonl files. They stay here."
+        ),
     ],
     state: Annotated[
         Path | None,
@@ -40,6 +45,24 @@ def join(
         float | None,
         typer.Option(
             help="Share of the whole model that this device's personal model may keep.", show_default="the fleet's"
+        ),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows of private text that this device measures on, with a language model.",
+            show_default="the fleet's",
+        ),
+    ] = None,
+    window_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in a window of text.", show_default="the fleet's")
+    ] = None,
+    recovery: Annotated[
+        Recovery | None,
+        typer.Option(
+            help="What makes up for a cut on this device: folded means only, closed-form refit (ridge), or that and "
+            "training, towards the dense model (distill) or the labels, which are the next tokens of a text (tune).",
+            show_default="the fleet's",
         ),
     ] = None,
     vault_key_file: Annotated[
@@ -85,14 +108,14 @@ def join(
 ) -> None:
     """Take part in a fleet: connect, personalize when a plan comes, connect again for ever.
 
-    For instance: fedsieve join kitchen.json --data images
+    For instance: fedsieve join kitchen.json --data images, or for a language model --data texts
 
     SIGTERM or Ctrl-C ends it. Exit code 2 says that somebody has to do something, and the line before it what.
     """
     from deployment.join.backoff import Backoff
     from deployment.join.report import Reporter
-    from deployment.join.run import JoinSettings
     from deployment.join.run import join as run
+    from deployment.join.settings import JoinSettings
     from deployment.join.vault_choice import choose_vault
 
     vault = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env, none=no_vault)
@@ -102,6 +125,9 @@ def join(
         state=state,
         vault=vault,
         budget=budget,
+        windows=windows,
+        window_tokens=window_tokens,
+        recovery=recovery,
         sums_only=sums_only,
         smallest_cohort=smallest_cohort,
         record=record,

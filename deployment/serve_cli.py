@@ -7,6 +7,9 @@ import typer
 from rich.console import Console
 
 from personalization.errors import UserError
+from personalization.known_models import named_model
+from personalization.settings import PersonalizationSettings, Recovery
+from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 SecureMode = Literal["auto", "sum", "cohorts", "off"]
@@ -14,7 +17,12 @@ SecureMode = Literal["auto", "sum", "cohorts", "off"]
 
 def serve(
     fleet: Annotated[Path, typer.Argument(help="Folder of the fleet, as `fedsieve enroll` made it.")],
-    model: Annotated[str, typer.Option(help="Pre-trained transformer: a local folder or a Hugging Face name.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Pre-trained transformer: a local folder, a Hugging Face name, or `smollm2` (after `make llm`)."
+        ),
+    ],
     state: Annotated[
         Path | None,
         typer.Option(help="Folder for what the server keeps.", show_default="FLEET-state, beside the fleet's folder"),
@@ -44,6 +52,24 @@ def serve(
     ] = 0.5,
     probes: Annotated[int, typer.Option(help="Masked forward passes that a device measures in each round.")] = 6,
     final_probes: Annotated[int, typer.Option(help="The same, for the personal model after the last round.")] = 0,
+    recovery: Annotated[
+        Recovery,
+        typer.Option(
+            help="What makes up for a cut on devices that joined without a --recovery of their own: folded means only, "
+            "closed-form refit (ridge), or that and training, towards the dense model (distill) or the labels, which "
+            "are the next tokens of a text (tune)."
+        ),
+    ] = PersonalizationSettings.recovery,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows of private text that a device measures on, with a language model.",
+            show_default=str(TextBatch.windows),
+        ),
+    ] = None,
+    window_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in a window of text.", show_default=str(TextBatch.tokens))
+    ] = None,
     strategy: Annotated[
         str, typer.Option(help="How the server makes one out of the devices' statistics; see docs/strategies.md.")
     ] = "precision-weighted-mean",
@@ -90,12 +116,15 @@ def serve(
     from deployment.serve.settings import ServeSettings, parse_interval
     from strategies.privacy.settings import PrivacySettings
 
+    if not model:
+        raise UserError("--model: give a folder or a Hugging Face name")
     folder = fleet.absolute()
     code = run(
         ServeSettings(
             fleet=folder,
             state=(state or folder.with_name(f"{folder.name}-state")).absolute(),
-            model=_model(model),
+            # What runs the model has another working directory.
+            model=named_model(model),
             host=host,
             port=port or parse_address(read_fleet(folder).server)[1],
             superlink_port=superlink_port,
@@ -110,6 +139,9 @@ def serve(
             budget=budget,
             probes=probes,
             final_probes=final_probes,
+            recovery=recovery,
+            windows=windows,
+            window_tokens=window_tokens,
             strategy=strategy,
             secure_aggregation=secure_aggregation,
             smallest_cohort=smallest_cohort,
@@ -119,10 +151,3 @@ def serve(
         make_log(Console(stderr=True)),
     )
     raise typer.Exit(code)
-
-
-def _model(model: str) -> str:
-    """Return a folder's absolute path, since what runs the model has another working directory; or a hub name."""
-    if not model:
-        raise UserError("--model: give a folder or a Hugging Face name")
-    return str(Path(model).absolute()) if Path(model).exists() else model

@@ -1,5 +1,6 @@
 """What a personal language model does with text: go on from a prompt, and score a file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,17 @@ class TextPrediction:
         assert samples.labels is not None
         scores = score_tokens(self._model, samples.inputs["input_ids"], samples.labels)
         return score_record(file, scored, scores.nats.numpy(), self._preprocessing)
+
+
+def predict_text(
+    loaded: LoadedPersonalModel, *, source: str, prompt: str | None, files: Sequence[Path], settings: Generation
+) -> dict[str, Any]:
+    """Return how a personal model goes on from `prompt`, and how well it predicts each of `files`.
+
+    Raises UserError that names what can't be read.
+    """
+    speaker = TextPrediction(loaded, source=source)
+    result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
+    if prompt is not None:
+        result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}
+    return result

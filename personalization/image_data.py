@@ -81,6 +81,13 @@ def image_files(folder: Path) -> list[Path]:
     )
 
 
+def holds_images(path: Path) -> bool:
+    """Say whether `path` is a file, such as an .npz, or a folder with images in it or in a folder of it."""
+    if not path.is_dir():
+        return path.is_file()
+    return bool(image_files(path)) or any(image_files(folder) for folder in class_folders(path))
+
+
 def read_images(files: Sequence[Path], preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
     """Read files of any sizes as bytes in the model's: [files, height, width], or [files, height, width, 3] for RGB."""
     shape = (len(files), preprocessing.height, preprocessing.width)

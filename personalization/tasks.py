@@ -67,8 +67,9 @@ def check_task(
     if wanted is not None and wanted not in get_args(TaskName):
         raise UserError(f"task {wanted!r}: expected one of {', '.join(get_args(TaskName))}")
     if preprocessing is None or (task_of(preprocessing) == "image" and not labels):
-        kinds = {"image": "an image classifier", "text": "a causal language model"}
-        expected = kinds[wanted] if wanted else "one, such as ViTForImageClassification, or a causal language model"
+        speaks = "a causal language model with its tokenizer.json"
+        kinds = {"image": "an image classifier", "text": speaks}
+        expected = kinds[wanted] if wanted else f"one, such as ViTForImageClassification, or {speaks}"
         raise UserError(f"{model}: not an image classifier; expected {expected}")
     if wanted is not None and wanted != task_of(preprocessing):
         raise UserError(f"{model}: a model of the task {task_of(preprocessing)}, but --task {wanted} was asked for")
@@ -77,17 +78,9 @@ def check_task(
 
 def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[str], batch: TextBatch) -> TaskSamples:
     """Load one device's private samples: a folder or .npz of images, or a folder of text. Raises UserError."""
+    check_kind(path, task_of(preprocessing))
     if isinstance(preprocessing, TextPreprocessing):
-        from personalization.texts import read_windows, text_files
-
-        found = read_windows(
-            text_files(path),
-            preprocessing,
-            length=batch.tokens,
-            fewest=FEWEST_WINDOWS,
-            source=path,
-        )
-        return text_samples(found, most=batch.windows)
+        return text_samples(load_windows(path, preprocessing, batch.tokens), most=batch.windows)
     import torch
 
     from personalization.image_data import load_images
@@ -96,6 +89,24 @@ def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[s
     images = load_images(path, labels=labels, preprocessing=preprocessing)
     known = None if images.labels is None else torch.from_numpy(images.labels)
     return TaskSamples({"pixel_values": to_pixel_values(images.images, preprocessing)}, known)
+
+
+def check_kind(path: Path, task: TaskName) -> None:
+    """Raise UserError if `path` holds the data of another task and none of this one."""
+    from personalization.image_data import holds_images
+    from personalization.texts import holds_text
+
+    if task == "text" and not holds_text(path) and holds_images(path):
+        raise UserError(f"{path}: images, but the model reads text; expected a folder with .txt or .jsonl files")
+    if task == "image" and not holds_images(path) and holds_text(path):
+        raise UserError(f"{path}: text, but the model sees images; expected a folder of images, or class folders")
+
+
+def load_windows(path: Path, preprocessing: TextPreprocessing, length: int) -> "Tokens":
+    """Return windows [windows, length + 1] of the text in a folder. Raises UserError if there is none, or little."""
+    from personalization.texts import read_windows, text_files
+
+    return read_windows(text_files(path), preprocessing, length=length, fewest=FEWEST_WINDOWS, source=path)
 
 
 def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:

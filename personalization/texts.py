@@ -116,15 +116,26 @@ def text_files(folder: Path) -> list[Path]:
     return sorted(p for p in files if p.is_file())
 
 
+def holds_text(folder: Path) -> bool:
+    """Say whether there is a .txt or .jsonl file in `folder`."""
+    return folder.is_dir() and any(p.suffix.lower() in TEXT_SUFFIXES and p.name[0] != "." for p in folder.iterdir())
+
+
 def read_texts(file: Path) -> list[str]:
     """Return the texts of a file: all of a .txt, the `text` of each line of a .jsonl. Raises UserError."""
     try:
-        content = file.read_bytes().decode("utf-8")
+        content = read_file(file).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 (byte {error.start}); convert it, or take it out of the folder") from None
+    return list(_lines(content, file)) if file.suffix.lower() == ".jsonl" else [content]
+
+
+def read_file(file: Path) -> bytes:
+    """Return what is in a file of text. Raises UserError if it cannot be read."""
+    try:
+        return file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; expected a file of text") from None
-    return list(_lines(content, file)) if file.suffix.lower() == ".jsonl" else [content]
 
 
 def _lines(content: str, file: Path) -> Iterator[str]:

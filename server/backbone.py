@@ -16,6 +16,7 @@ from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
 from personalization.plan import Plan
 from personalization.statistics import StatisticsLayout
+from personalization.tasks import check_task
 from server.data_free import group_folds
 from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
 
@@ -35,7 +36,7 @@ class GenericBackbone:
 
         description: what devices must know about it beside its config, see `BackboneManifest`.
         """
-        self.model = model
+        self.model, self.description = model, description
         self.layers = find_layers(model)
         self.groups = unit_groups(model, self.layers)
         self.pieces = split_backbone(model, self.layers, self.groups)
@@ -88,12 +89,16 @@ class GenericBackbone:
 
 
 def load_generic_backbone(model: str, levels: int) -> GenericBackbone:
-    """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels. Raises UserError."""
+    """Return the backbone of a fleet from a folder or a hub name, for `levels` probe levels.
+
+    What its inputs have to look like comes along, and with a language model its tokenizer: a device needs nothing else.
+    Raises UserError, also for a model that devices could not give their data to.
+    """
     loaded = load_backbone(model)
-    preprocessing = loaded.preprocessing
+    preprocessing = check_task(loaded.preprocessing, loaded.labels, wanted=None, model=model)
     description = {
         "identifier": loaded.identifier,
         "labels": list(loaded.labels),
-        "preprocessing": None if preprocessing is None else preprocessing.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
     }
     return GenericBackbone(loaded.model, description, levels)

@@ -33,8 +33,11 @@ _CHANGEABLE_KEYS = frozenset(
         "num-rounds",
         "probes",
         "quorum",
+        "recovery",
         "secure-aggregation",
         "smallest-cohort",
+        "window-tokens",
+        "windows",
     }
 )
 

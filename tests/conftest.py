@@ -94,7 +94,7 @@ def fake_personalize(model: Any, inputs: Any, *, past: Any, settings: Any, dropp
     left = [np.setdiff1d(np.arange(layer.units), gone) for layer, gone in zip(layers, dropped_units, strict=True)]
     kept = tuple(units[: (len(units) + 1) // 2] for units in left)
     rng = np.random.default_rng(settings.seed)
-    mean = float(next(iter(inputs.values())).mean())
+    mean = float(next(iter(inputs.values())).double().mean())
     design = np.eye(atoms)[: settings.probes]
     return SimpleNamespace(
         model=cut_model(model, layers, kept),

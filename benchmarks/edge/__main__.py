@@ -1,8 +1,8 @@
 """Server, proxy and devices on this machine, through their own commands, with what goes wrong in the field.
 
-Each device gets a folder of real images and a home of its own. `fedsieve enroll`, `serve` and `join` run as processes
-over TLS with node keys; a device and the server lose their power on the way; then every device exports its personal
-model and predicts images that it never saw. The same fleet in the simulator has to come to the same plans.
+Each device gets a folder of real images, or of a speaker's texts, and a home of its own. `fedsieve enroll`, `serve` and
+`join` run as processes over TLS with node keys; a device and the server lose their power on the way; then every device
+tries its personal model on what it never saw. The same fleet in the simulator has to come to the same plans.
 """
 
 import argparse
@@ -16,12 +16,35 @@ from types import FrameType
 
 from rich.console import Console
 
+from benchmarks.edge.settings import EdgeSettings
+
 
 def main() -> int:
     """Run the command line; return the exit code: 1 if something did not come out, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.edge", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/edge"), help="new folder for everything (runs/edge)")
     parser.add_argument("--seed", type=int, default=0, help="of the images' shares, the fleet and the simulation (0)")
+    parser.add_argument(
+        "--model", help="image classifier or language model: a folder, a hub name, or smollm2 (bundled ViT)"
+    )
+    parser.add_argument("--data", type=Path, help="for a language model: a folder with one of text for each speaker")
+    parser.add_argument(
+        "--windows", type=int, default=EdgeSettings.windows, help="windows of each device (%(default)s)"
+    )
+    parser.add_argument(
+        "--window-tokens", type=int, default=EdgeSettings.window_tokens, help="tokens in one (%(default)s)"
+    )
+    parser.add_argument("--devices", type=int, default=EdgeSettings.devices, help="how many (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=EdgeSettings.rounds, help="rounds before the final pass (%(default)s)"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=EdgeSettings.budget, help="share of the weights kept (%(default)s)"
+    )
+    parser.add_argument(
+        "--deadline", type=float, default=EdgeSettings.deadline, help="seconds that a round may take (%(default)s)"
+    )
+    parser.add_argument("--no-kills", action="store_true", help="let a device and the server keep their power")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
@@ -32,16 +55,19 @@ def main() -> int:
 
     from benchmarks.edge.commands import EdgeError
     from benchmarks.edge.run import run_edge
-    from benchmarks.edge.settings import EdgeSettings
     from benchmarks.edge.table import device_table, summary_lines
     from personalization.errors import UserError
     from personalization.files import write_atomically
+    from personalization.known_models import named_model
+    from simulations.pretrain import MODEL_FOLDER
 
     started = time.monotonic()
     try:
-        settings = EdgeSettings(out=arguments.out, seed=arguments.seed)
+        model = MODEL_FOLDER if arguments.model is None else Path(named_model(arguments.model))
         report = run_edge(
-            settings, say=lambda line: print(f"{time.monotonic() - started:5.0f} s  {line}", file=sys.stderr)
+            _settings(arguments),
+            model=model,
+            say=lambda line: print(f"{time.monotonic() - started:5.0f} s  {line}", file=sys.stderr),
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,6 +87,23 @@ def main() -> int:
         print(*summary_lines(report), sep="\n")
         print(f"{arguments.out / 'edge.json'}: the same as numbers; the logs are in {arguments.out / 'log'}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace) -> EdgeSettings:
+    """Raises UserError."""
+    return EdgeSettings(
+        out=arguments.out,
+        devices=arguments.devices,
+        rounds=arguments.rounds,
+        data=arguments.data,
+        windows=arguments.windows,
+        window_tokens=arguments.window_tokens,
+        budget=arguments.budget,
+        deadline=arguments.deadline,
+        seed=arguments.seed,
+        kill_device_in=None if arguments.no_kills else EdgeSettings.kill_device_in,
+        kill_server_in=None if arguments.no_kills else EdgeSettings.kill_server_in,
+    )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The devices: each has a folder of its own with real images, a home of its own, and images that it never saw."""
+"""Devices with images: each has a folder of its own with real ones, a home of its own, and images that it never saw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.edge.device import Device
 from benchmarks.edge.settings import EdgeSettings
 from client.data import InputFacts
 from personalization.backbone import Backbone
@@ -20,46 +21,10 @@ _CLASSES_EACH = 3
 
 
 @dataclass(frozen=True)
-class Device:
-    """A device. folder: all that is its own. labels: class of each of its test images, in the order of their names."""
+class ImageDevice(Device):
+    """A device with images. labels: class of each of its test images, in the order of their names."""
 
-    name: str
-    folder: Path
     labels: tuple[str, ...]
-
-    @property
-    def node_file(self) -> Path:
-        """The file that was carried to it."""
-        return self.folder / f"{self.name}.json"
-
-    @property
-    def images(self) -> Path:
-        """Its private images."""
-        return self.folder / "images"
-
-    @property
-    def tests(self) -> list[Path]:
-        """Images like its own that it never uses to personalize, sorted by name."""
-        return sorted((self.folder / "test").iterdir())
-
-    @property
-    def state(self) -> Path:
-        """What it keeps."""
-        return self.folder / "state"
-
-    @property
-    def export(self) -> Path:
-        """Its exported model."""
-        return self.folder / "export"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What sets it apart from other devices on this machine: a home of its own."""
-        home = self.folder / "home"
-        return {
-            "HOME": str(home),
-            **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "CACHE")},
-        }
 
     def accuracy(self, classes: Sequence[str]) -> float:
         """Return the share of its test images that `classes` [tests] names rightly."""
@@ -68,7 +33,7 @@ class Device:
         return float(np.mean([found == label for found, label in zip(classes, self.labels, strict=True)]))
 
 
-def make_devices(settings: EdgeSettings, backbone: Backbone) -> list[Device]:
+def make_devices(settings: EdgeSettings, backbone: Backbone) -> list[ImageDevice]:
     """Share bundled images out among the devices as the simulator does, and write them as PNG files.
 
     Files are named so that they sort in the order in which the simulator holds the same images. Raises UserError.
@@ -83,11 +48,11 @@ def make_devices(settings: EdgeSettings, backbone: Backbone) -> list[Device]:
     partition, devices = make_partition(data, wanted), []
     for number, name in enumerate(settings.names):
         split, folder = partition.client_indices(number), settings.out / "devices" / name
-        _write(folder / "images", data.train_images, split.train)
+        _write(folder / "data", data.train_images, split.train)
         _write(folder / "test", data.test_images, split.test)
         (folder / "home").mkdir()
         labels = tuple(data.class_names[int(label)] for label in data.test_labels[split.test])
-        devices.append(Device(name, folder.absolute(), labels))
+        devices.append(ImageDevice(name, folder.absolute(), labels))
     return devices
 
 

@@ -4,7 +4,7 @@ Nothing in a plan depends on machines, clocks or Flower's own numbers, so the tw
 was lost on the way makes a difference, and the simulation loses the same messages.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from benchmarks.edge.devices import Device
+from benchmarks.edge.device import Device
 from client.app import make_app as make_client_app
 from deployment.serve.settings import ServeSettings
 from personalization.manifest import Manifest
@@ -36,7 +36,7 @@ class Replay:
 
 
 def replay(
-    serve: ServeSettings, devices: list[Device], folder: Path, *, missed: Mapping[str, frozenset[int]]
+    serve: ServeSettings, devices: Sequence[Device], folder: Path, *, missed: Mapping[str, frozenset[int]]
 ) -> Replay:
     """Simulate what a fleet was deployed to do.
 
@@ -47,8 +47,7 @@ def replay(
     identities = SimulatedIdentities.new()
     config["enrolment-file"] = str(identities.write(folder))
     own = [
-        {"client-name": d.name, "data-dir": str(d.images), "state-dir": str(folder / "devices" / d.name)}
-        for d in devices
+        {"client-name": d.name, "data-dir": str(d.data), "state-dir": str(folder / "devices" / d.name)} for d in devices
     ]
     lost = {(node_id(number), version) for number, d in enumerate(devices) for version in missed.get(d.name, ())}
     threads = torch.get_num_threads()

@@ -1,17 +1,23 @@
 """The demonstration from an empty folder to a report."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.edge.commands import Commands, EdgeError, check_machine
+from benchmarks.edge.device import Device
 from benchmarks.edge.devices import make_devices
-from benchmarks.edge.figures import Row, dense_bytes, device_rows, totals
+from benchmarks.edge.figures import Row, dense_bytes, totals
+from benchmarks.edge.image_rows import image_rows
 from benchmarks.edge.replay import Replay, differences, replay
 from benchmarks.edge.settings import EdgeSettings
+from benchmarks.edge.speakers import make_speakers
 from benchmarks.edge.story import CUT_OFF, SERVER, Say, Story
+from benchmarks.edge.text_rows import text_rows
 from deployment.serve.nginx import find_nginx
-from personalization.backbone import load_backbone
+from personalization.backbone import Backbone, load_backbone
+from personalization.texts import TextPreprocessing
 from server.journal import Journal
 from simulations.pretrain import MODEL_FOLDER
 
@@ -26,26 +32,27 @@ def run_edge(settings: EdgeSettings, *, model: Path = MODEL_FOLDER, say: Say = l
     check_machine()
     find_nginx()
     backbone = load_backbone(str(model))
-    devices = make_devices(settings, backbone)
+    devices, rows_of = _kind(settings, backbone)
     with Commands(settings.out / "log") as commands:
         story = Story(settings, model, devices, commands, say)
         story.begin()
         story.rounds()
         story.look()
-        say("fedsieve export and fedsieve predict on every device")
-        rows = device_rows(devices, backbone, commands)
+        say("fedsieve predict, and what else there is, on every device")
+        rows = rows_of(commands)
         story.end()
     say("the same in the simulator")
     journal = story.journal
     simulated = replay(story.serve, devices, settings.out / "simulated", missed=missed_plans(rows, settings.rounds))
     check(journal, simulated, rows)
-    back = story.seen.back
+    back, memory = story.seen.back, story.seen.memory
     return {
         "devices": [
             {
                 **row,
                 "rounds": sum(version <= settings.rounds for version in row["plans"]),
                 "back_seconds": back.get(row["device"]),
+                "peak_memory_bytes": memory[row["device"]].peak_memory_bytes,
             }
             for row in rows
         ],
@@ -55,6 +62,15 @@ def run_edge(settings: EdgeSettings, *, model: Path = MODEL_FOLDER, say: Say = l
         "same_as_simulated": True,
         "nodes_online": story.seen.status["nodes"]["online"],
     }
+
+
+def _kind(settings: EdgeSettings, backbone: Backbone) -> tuple[Sequence[Device], Callable[[Commands], list[Row]]]:
+    """Return the devices that a model is for, and what tells what came out of them."""
+    if isinstance(backbone.preprocessing, TextPreprocessing):
+        speakers = make_speakers(settings)
+        return speakers, lambda commands: text_rows(speakers, settings, backbone, commands)
+    devices = make_devices(settings, backbone)
+    return devices, lambda commands: image_rows(devices, backbone, commands)
 
 
 def missed_plans(rows: list[Row], rounds: int) -> dict[str, frozenset[int]]:

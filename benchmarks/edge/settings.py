@@ -6,6 +6,7 @@ from typing import Any
 
 from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
+from personalization.tasks import TextBatch
 
 NAMES = ("kitchen", "hall", "attic", "cellar", "garage", "porch", "study", "shed")
 
@@ -14,7 +15,8 @@ NAMES = ("kitchen", "hall", "attic", "cellar", "garage", "porch", "study", "shed
 class EdgeSettings:
     """A demonstration.
 
-    out: folder for everything, a new one. devices: how many. samples: private images of each. deadline: seconds that a
+    out: folder for everything, a new one. devices: how many. samples: private images of each. data: folder of speakers,
+    for a language model, of which each device takes `windows` of `window_tokens`. deadline: seconds that a
     round may take. kill_device_in, kill_server_in: the round in which the first device and the server are killed, None
     for never. seed: of the data, of the fleet and of the simulation beside it. The server learns secure sums over all
     devices; one of four may be away.
@@ -24,6 +26,9 @@ class EdgeSettings:
     devices: int = 4
     rounds: int = 3
     samples: int = 200
+    data: Path | None = None
+    windows: int = TextBatch.windows
+    window_tokens: int = TextBatch.tokens
     budget: float = 0.5
     probes: int = 6
     deadline: float = 90.0
@@ -47,6 +52,11 @@ class EdgeSettings:
     def names(self) -> tuple[str, ...]:
         """The devices' names."""
         return NAMES[: self.devices]
+
+    @property
+    def text(self) -> dict[str, int]:
+        """How much text a device takes, as in a run's configuration."""
+        return {"windows": self.windows, "window-tokens": self.window_tokens}
 
     @property
     def fleet(self) -> Path:
@@ -75,6 +85,8 @@ class EdgeSettings:
             smallest_cohort=self.devices,
             budget=self.budget,
             probes=self.probes,
+            windows=None if self.data is None else self.windows,
+            window_tokens=None if self.data is None else self.window_tokens,
             seed=self.seed,
         )
 
@@ -96,6 +108,8 @@ def serve_arguments(settings: ServeSettings) -> list[str]:
         "probes": settings.probes,
         "seed": settings.seed,
     }
+    if settings.windows is not None:
+        values |= {"windows": settings.windows, "window-tokens": settings.window_tokens}
     if settings.status is not None:
         values["status"] = f"{settings.status[0]}:{settings.status[1]}"
     options = [str(word) for name, value in values.items() for word in (f"--{name}", value)]

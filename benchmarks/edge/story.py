@@ -4,7 +4,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,23 +12,26 @@ from typing import Any
 from urllib.request import urlopen
 
 from benchmarks.edge.commands import Commands, EdgeError, Part, wait_for
-from benchmarks.edge.devices import Device
+from benchmarks.edge.device import Device
 from benchmarks.edge.settings import EdgeSettings, serve_arguments
+from benchmarks.process_tree import TreeUsage
 from deployment.serve.runs import read_journal, rounds_done
 from server.journal import Journal
 
 Say = Callable[[str], None]
 SERVER, CUT_OFF = "server", "round"
 _START_SECONDS = 120.0
-_PATIENCE_SECONDS = 300.0
+_PATIENCE_SECONDS = 200.0
+_MEMORY_SECONDS = 0.5
 
 
 @dataclass
 class Seen:
     """What was seen. back: seconds from the kill until it was back, by name; the server is `server`, and `round` is
-    when the round that its kill had cut off was done."""
+    when the round that its kill had cut off was done. memory: what each device's processes took together."""
 
     back: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, TreeUsage] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     exit_codes: dict[str, int] = field(default_factory=dict)
 
@@ -37,7 +40,7 @@ class Story:
     """One demonstration while it runs."""
 
     def __init__(
-        self, settings: EdgeSettings, model: Path, devices: list[Device], commands: Commands, say: Say
+        self, settings: EdgeSettings, model: Path, devices: Sequence[Device], commands: Commands, say: Say
     ) -> None:
         """Take what is to be shown. say: takes a line for everything that happens."""
         self._settings, self._devices, self._commands, self._say = settings, devices, commands, say
@@ -45,6 +48,7 @@ class Story:
         self.serve = settings.serve(model=model, port=port, superlink_port=superlink_port, status_port=status_port)
         self.seen = Seen()
         self._joined: dict[str, Part] = {}
+        self._looked = 0.0
         self._server: Part | None = None
 
     @property
@@ -106,7 +110,7 @@ class Story:
     def _join(self, device: Device) -> Part:
         part = self._commands.start(
             device.name,
-            *("join", device.node_file, "--data", device.images, "--state", device.state, "--json"),
+            *("join", device.node_file, "--data", device.data, "--state", device.state, "--json"),
             *("--smallest-cohort", self._settings.devices),
             environment=device.environment,
         )
@@ -136,9 +140,22 @@ class Story:
         self.seen.back[CUT_OFF] = time.monotonic() - killed
         self._say(f"the round that was cut off is done after {self.seen.back[CUT_OFF]:.0f} s")
 
-    def _wait(self, what: str, condition: Callable[[], object], seconds: float = _PATIENCE_SECONDS) -> None:
+    def _wait(self, what: str, condition: Callable[[], object], seconds: float | None = None) -> None:
         parts = [*self._joined.values(), *([] if self._server is None else [self._server])]
-        wait_for(what, condition, *parts, seconds=seconds)
+
+        def look() -> object:
+            self._measure()
+            return condition()
+
+        patience = _PATIENCE_SECONDS + self._settings.deadline
+        wait_for(what, look, *parts, seconds=patience if seconds is None else seconds)
+
+    def _measure(self) -> None:
+        """Note how much memory the devices' processes take now."""
+        if time.monotonic() - self._looked > _MEMORY_SECONDS:
+            for name, part in self._joined.items():
+                self.seen.memory.setdefault(name, TreeUsage()).look(part.process.pid)
+            self._looked = time.monotonic()
 
     def _done(self) -> int:
         return rounds_done(self.serve.journal_dir)

@@ -26,7 +26,7 @@ ASSETS = ROOT / "simulations" / "assets"
 SERVER = "server"
 DEVICES = ("kitchen", "hall")
 # What tells the processes that are hit from others of the fleet: a part of their command line.
-SUPERLINK, PROXY, SERVER_APP = "flower-superlink", "nginx: master", "flwr-serverapp"
+SUPERLINK, PROXY, SERVER_APP = "deployment.serve.superlink", "nginx: master", "flwr-serverapp"
 SUPERNODE, CLIENT_APP = "deployment.join.supernode", "client/process.py"
 _MARK = "FAULTS_FLEET"
 _CLASSES_EACH, _IMAGES_EACH = 3, 16

@@ -1,9 +1,9 @@
-"""What can be told before anything is started: the device's data, its state, its lock."""
+"""What can be told of a state before anything is started: whose it is, and that nobody else is at it."""
 
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from personalization.errors import UserError
 from personalization.files import write_atomically
 
 _LOCK = ".join.lock"
-_IMAGES_CHECKED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,35 +65,3 @@ def joined(state: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"{state}: another fedsieve join runs with this state; end it, or use --state") from None
         yield
-
-
-def check_data(data: Path) -> int:
-    """Return how many images are in a device's data. Raises UserError if there are none, or they cannot be read.
-
-    Of many images 64 are decoded, evenly spread; what they are to the model is only known once there is one.
-    """
-    from personalization.image_data import check_images, class_folders, image_files, read_npz
-
-    if data.suffix == ".npz" and data.is_file():
-        return len(check_images(read_npz(data, ("images",)).get("images"), data, "images"))
-    if not data.is_dir():
-        raise UserError(f"{data}: no such data folder or .npz file")
-    try:
-        files, folders = image_files(data), class_folders(data)
-        if files and folders:
-            raise UserError(f"{data}: images beside folders ({folders[0].name}); expected either images or folders")
-        files += [file for folder in folders for file in image_files(folder)]
-    except OSError as error:
-        raise UserError(f"{error.filename or data}: {error.strerror}; expected a folder that can be read") from None
-    if not files:
-        raise UserError(f"{data}: no images in it; expected files like .png or .jpg, or class folders of them")
-    _decode(files)
-    return len(files)
-
-
-def _decode(files: Sequence[Path]) -> None:
-    from personalization.images import read_image
-
-    count = min(len(files), _IMAGES_CHECKED)
-    for number in range(count):
-        read_image(files[number * len(files) // count])

@@ -14,55 +14,24 @@ from client.node_file import EPSILON_BUDGET, SMALLEST, SUMS_ONLY, NodeFile, read
 from client.recording import Recorder
 from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.backoff import Backoff
-from deployment.join.checks import Owner, check_data, claim_state, joined
+from deployment.join.checks import Owner, claim_state, joined
 from deployment.join.connection import Answer, ask_server, own_flower
+from deployment.join.data import DataFound, check_data
 from deployment.join.ending import READMISSION_SECONDS, Admission, explain_end, has_left
 from deployment.join.flower_log import Said, Sign
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.process import SuperNode, SuperNodeSettings, remove_credentials
 from deployment.join.recording import FORM, record_connections, recording_file
 from deployment.join.report import Reporter
+from deployment.join.settings import JoinSettings
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
+from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
-from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 _TICK_SECONDS = 1.0
 _STOP = object()
-
-
-@dataclass(frozen=True, kw_only=True)
-class JoinSettings:
-    """What is asked for. data: the private images. state, vault, budget: None for the default.
-
-    sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
-    record: folder for a recording of all that this device sends.
-    epsilon_budget: what it gives away in its whole life, None for no limit.
-    """
-
-    node_file: Path
-    data: Path
-    state: Path | None = None
-    vault: VaultChoice | None = None
-    budget: float | None = None
-    sums_only: bool = True
-    smallest_cohort: int = SMALLEST_COHORT
-    record: Path | None = None
-    epsilon_budget: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense. Raises UserError."""
-        if self.budget is not None and not 0 < self.budget <= 1:
-            raise UserError(f"--budget {self.budget}: expected a share above 0 to 1")
-        if self.epsilon_budget is not None and not self.epsilon_budget > 0:
-            raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
-        SecureAggregationSettings(smallest_cohort=self.smallest_cohort)
-
-    @property
-    def privacy(self) -> str:
-        """What leaves the device, in words."""
-        sums = f"secure sums over {self.smallest_cohort} devices or more"
-        return f"statistics go into {sums}" + (" alone" if self.sums_only else ", or to the server in the open")
+_UNUSABLE = failure_name(ClientFailure.DATA_UNUSABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +73,16 @@ def _prepare(
     environment: Mapping[str, str],
 ) -> Ready:
     """Check everything that is on the device, and make what is missing. Raises UserError, OSError."""
-    data, images = settings.data.absolute(), check_data(settings.data)
+    data, found = settings.data.absolute(), check_data(settings.data)
+    if found.task == "image" and (settings.windows is not None or settings.window_tokens is not None):
+        raise UserError(f"{data}: images, so there are no windows of text; leave out --windows and --window-tokens")
     owner = claim_state(state, node)
     vault = settings.vault or remembered_vault(state, places) or _default_vault(node, places, environment)
     if make_missing_key(state, vault):
         report.tell("key", f"new vault key in {vault.name}: keep a copy of it elsewhere", file=vault.name)
     open_state(state, vault, environment)
     Remembered(state=str(state.resolve()), vault=vault).save(places.settings_file(node))
-    report.tell("ready", f"{node.name} of fleet {node.fleet}: {images} images in {data}", images=images, data=str(data))
+    _tell_ready(report, node, found, data)
     report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
     report.tell("privacy", settings.privacy, sums_only=settings.sums_only, smallest_cohort=settings.smallest_cohort)
     config: dict[str, str | float] = {
@@ -122,7 +93,7 @@ def _prepare(
         SMALLEST: settings.smallest_cohort,
         **vault.node_config(),
         **({SUMS_ONLY: "true"} if settings.sums_only else {}),
-        **({} if settings.budget is None else {"budget": settings.budget}),
+        **settings.own(),
         **({} if settings.epsilon_budget is None else {EPSILON_BUDGET: settings.epsilon_budget}),
     }
     supernode = SuperNodeSettings(
@@ -134,6 +105,11 @@ def _prepare(
         recording=None if settings.record is None else recording_file(settings.record, node.name),
     )
     return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
+
+
+def _tell_ready(report: Reporter, node: NodeFile, found: DataFound, data: Path) -> None:
+    line = f"{node.name} of fleet {node.fleet}: {found.describe()} in {data}"
+    report.tell("ready", line, data=str(data), **{"images" if found.task == "image" else "files": found.count})
 
 
 def _default_vault(node: NodeFile, places: Places, environment: Mapping[str, str]) -> VaultChoice:
@@ -169,9 +145,13 @@ class _Loop:
             ready.state, lambda: open_state(ready.state, ready.vault, ready.supernode.environment)
         )
         self._stopping, self._lost = False, lost
+        self._personalized, self._answering, self._useless = False, False, ""
 
     def run(self) -> None:
-        """Go on until told to end. Raises UserError when the server does not take this device, OSError."""
+        """Go on until told to end.
+
+        Raises UserError when the server does not take this device, or its data are of no use for a plan, OSError.
+        """
         with _stop_signals(self._queue):
             while not self._stopping:
                 wait = self._once()
@@ -188,6 +168,7 @@ class _Loop:
             wait = self._backoff.next()
             self._report.tell("restarting", f"cannot start ({error}); again in {wait:.0f} s", seconds=round(wait, 1))
             return wait
+        self._answering = False
         try:
             code = self._accompany(node)
         finally:
@@ -202,7 +183,16 @@ class _Loop:
         while not self._stopping and node.poll() is None:
             self._take(_TICK_SECONDS)
             self._look()
+            self._end_if_useless()
         return node.poll()
+
+    def _end_if_useless(self) -> None:
+        """Raise UserError once the server was told that the data cannot be used, unless they have been before.
+
+        Data that were good once may be so again, and nobody may be near to start this device anew.
+        """
+        if self._useless and not self._personalized and not self._answering:
+            raise UserError(self._useless)
 
     def _ended(self, node: SuperNode, code: int) -> float:
         """Say why a SuperNode ended on its own; return the seconds to wait before the next. Raises UserError."""
@@ -250,8 +240,10 @@ class _Loop:
                     self._lost = True
                     self._report.tell("disconnected", f"{server} cannot be reached; trying on", server=server)
             case Sign.RECEIVED:
+                self._answering = True
                 self._report.tell("received", "a message of the server's arrived; working on it")
             case Sign.SENT:
+                self._answering = False
                 self._report.tell("sent", "answered: sparsity statistics, or a failure's code")
 
     def _back(self, name: str, line: str) -> None:
@@ -262,6 +254,9 @@ class _Loop:
         try:
             for event in self._watcher.news():
                 self._report.show(event)
+                self._personalized |= event.name == "personalized"
+                if event.name == "failed":
+                    self._useless = event.line if event.facts["code"] == _UNUSABLE else ""
         except UserError as error:
             self._report.tell("state", f"warning: {error}")
 

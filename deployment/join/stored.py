@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from client.state import ClientState
 from client.vault.keys import ENVIRONMENT_KEY
@@ -12,6 +12,9 @@ from deployment.join.vault_choice import VaultChoice, open_state
 from personalization.codes import ClientError
 from personalization.device.manifest import DeviceManifest, Precision
 from personalization.errors import UserError
+
+if TYPE_CHECKING:
+    from personalization.continuation import Generation
 
 
 def open_stored(
@@ -41,6 +44,26 @@ def predict_from_state(
 
     state, _ = open_stored(folder, choice, environment)
     return predict_images(load_model(state), images, source=str(folder))
+
+
+def predict_text_from_state(
+    folder: Path,
+    *,
+    prompt: str | None,
+    files: Sequence[Path],
+    settings: "Generation",
+    choice: VaultChoice | None,
+    environment: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return how the newest personal model in a state that is whole goes on from `prompt`, and scores each of `files`.
+
+    Needs no lock: a client may be at work on the next one. Raises UserError.
+    """
+    from client.model import load_model
+    from personalization.generation import predict_text
+
+    state, _ = open_stored(folder, choice, environment)
+    return predict_text(load_model(state), source=str(folder), prompt=prompt, files=files, settings=settings)
 
 
 def export_from_state(

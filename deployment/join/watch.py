@@ -91,11 +91,13 @@ def _personalized(version: str, entry: dict[str, Any]) -> Event:
     names = ("samples", "agreement", "entropy_increase", "weights_kept")
     facts = {name: entry.get(name) for name in names}
     agreement, kept = facts["agreement"], facts["weights_kept"]
-    line = f"personalized for plan {version} on {facts['samples']} samples"
+    what = "windows of text" if entry.get("task") == "text" else "samples"
+    line = f"personalized for plan {version} on {facts['samples']} {what}"
     if isinstance(kept, int | float):
         line += f": {100 * kept:.0f} % of the weights kept"
     if isinstance(agreement, int | float):
-        line += f", same class as the whole model on {100 * agreement:.0f} %"
+        same = "next token" if entry.get("task") == "text" else "class"
+        line += f", same {same} as the whole model on {100 * agreement:.0f} %"
     return Event("personalized", line, {"plan": int(version), **facts})
 
 

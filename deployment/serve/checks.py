@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.metadata
 import importlib.util
+import json
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deployment.certificates import check_server, read_certificate, utc_now
+from deployment.command import ModelFacts
 from deployment.enrolment import check_keys
 from deployment.fleet import AUTHORITY, SERVER, Fleet, parse_address, read_fleet
 from deployment.serve.settings import ServeSettings
@@ -39,8 +41,13 @@ def check_start(settings: ServeSettings, *, now: datetime | None = None) -> Flee
 
 
 def check_model(settings: ServeSettings, fleet: Fleet) -> None:
-    """Raise UserError unless the model can be read, is the fleet's, and is that of the journal that there is."""
-    root = bytes.fromhex(_root(settings.model))
+    """Raise UserError unless the model can be read, is the fleet's, and is that of the journal that there is.
+
+    Also for settings that say nothing to a model of its kind.
+    """
+    facts = _facts(settings.model)
+    root = bytes.fromhex(facts.root)
+    _check_windows(settings, facts)
     if fleet.model is not None and root.hex() != fleet.model:
         raise UserError(
             f"{settings.model}: not the model that this fleet's devices take; give that one, or pin this one: "
@@ -95,11 +102,23 @@ def _explain(reason: OSError) -> str:
     return f"can't listen there ({reason.strerror}); choose an address of this machine"
 
 
-def _root(model: str) -> str:
+def _check_windows(settings: ServeSettings, facts: ModelFacts) -> None:
+    """Raise UserError for windows of text that the model cannot read, or reads none of."""
+    if facts.context is None:
+        if settings.windows is not None or settings.window_tokens is not None:
+            raise UserError(f"{settings.model}: sees images, not text; leave out --windows and --window-tokens")
+    elif settings.text_batch().tokens > facts.context:
+        raise UserError(
+            f"windows of {settings.text_batch().tokens} tokens: {settings.model} reads {facts.context}; choose with "
+            "--window-tokens"
+        )
+
+
+def _facts(model: str) -> ModelFacts:
     # In a process of its own, which gives back the memory that torch and the model take.
     command = [sys.executable, "-m", "deployment.serve.model", model]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise UserError(lines[-1] if lines else f"{model}: can't be read as a model")
-    return done.stdout.strip().splitlines()[-1]
+    return ModelFacts(**json.loads(done.stdout.strip().splitlines()[-1]))

@@ -5,7 +5,6 @@ import pwd
 import sys
 import sysconfig
 from importlib.metadata import version
-from pathlib import Path
 
 from deployment.fleet import AUTHORITY, SERVER, SERVER_KEY
 from deployment.serve.nginx import Proxy, find_nginx, write_config
@@ -20,7 +19,7 @@ def superlink(settings: ServeSettings, state: StateFolder) -> Supervised:
     """Return the SuperLink: on loopback, with TLS and node authentication, on the same database whenever it starts."""
     fleet = settings.fleet
     command = [
-        str(_script("flower-superlink")),
+        *(sys.executable, "-m", "deployment.serve.superlink"),
         *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
         *("--ssl-ca-certfile", str(fleet / AUTHORITY)),
         *("--ssl-certfile", str(fleet / SERVER)),
@@ -75,7 +74,3 @@ def status_page(settings: ServeSettings, state: StateFolder) -> Supervised | Non
 def _mark(state: StateFolder) -> dict[str, str]:
     name, _, value = state.marker.partition("=")
     return {name: value}
-
-
-def _script(name: str) -> Path:
-    return Path(sysconfig.get_path("scripts")) / name

@@ -1,15 +1,17 @@
-"""Prints the root hash of a model: `python -m deployment.serve.model MODEL`."""
+"""Prints what a fleet has to know of its model, as JSON: `python -m deployment.serve.model MODEL`."""
 
+import json
 import sys
+from dataclasses import asdict
 
-from deployment.command import model_id
+from deployment.command import model_facts
 from personalization.errors import UserError
 
 
 def main(model: str) -> int:
-    """Print the hash and return 0, or one line of what is wrong and return 2."""
+    """Print the facts and return 0, or one line of what is wrong and return 2."""
     try:
-        print(model_id(model))
+        print(json.dumps(asdict(model_facts(model))))
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -9,6 +9,8 @@ from typing import Any
 from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings, Recovery
+from personalization.tasks import TextBatch
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
@@ -25,7 +27,8 @@ class ServeSettings:
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
     secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
-    as many as a sum takes, see `Sums`. The others are those of a run, see `ServerSettings`.
+    as many as a sum takes, see `Sums`. recovery, windows, window_tokens: what devices do that say nothing else; windows
+    of text None for the default, and for a model that sees images. The others are those of a run, see `ServerSettings`.
     """
 
     fleet: Path
@@ -45,6 +48,9 @@ class ServeSettings:
     budget: float = 0.5
     probes: int = 6
     final_probes: int = 0
+    recovery: Recovery = PersonalizationSettings.recovery
+    windows: int | None = None
+    window_tokens: int | None = None
     strategy: str = "precision-weighted-mean"
     secure_aggregation: ChosenMode = "auto"
     smallest_cohort: int = SMALLEST_COHORT
@@ -67,7 +73,14 @@ class ServeSettings:
             raise UserError(f"--deadline {self.deadline:g}: expected seconds above 0")
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: expected 0 or more")
+        PersonalizationSettings(recovery=self.recovery)
+        self.text_batch()
         self.server_settings()
+
+    def text_batch(self) -> TextBatch:
+        """Return how much text a device takes that says nothing else. Raises UserError."""
+        asked = {"windows": self.windows, "tokens": self.window_tokens}
+        return TextBatch(**{key: value for key, value in asked.items() if value is not None})
 
     @property
     def journal_dir(self) -> Path:
@@ -81,6 +94,7 @@ class ServeSettings:
 
     def run_config(self) -> dict[str, ConfigValue]:
         """Return the run configuration that every run of this server has."""
+        batch = self.text_batch()
         return {
             "num-rounds": self.rounds,
             "fraction": self.fraction,
@@ -101,6 +115,9 @@ class ServeSettings:
             "budget": self.budget,
             "probes": self.probes,
             "final-probes": self.final_probes,
+            "recovery": self.recovery,
+            "windows": batch.windows,
+            "window-tokens": batch.tokens,
             **self.privacy.to_config(),
         }
 

@@ -20,6 +20,7 @@ from client.state import RECORD, VERSION, ClientState
 from client.vault.index import Entry, read_entries
 from client.vault.sealing import SealError, VaultKey, seal, unseal
 from client.verification import read_trust
+from client.windows import kept_windows, windows_entry
 from deployment.command import Enrolment, enroll
 from deployment.join.checks import Owner, claim_state
 from deployment.join.places import Places, Remembered, remembered_vault
@@ -125,6 +126,12 @@ def _of_state(folder: Path) -> dict[str, Decoder]:
         ),
         "newest plan": of_file(folder / VERSION, state.read(VERSION), lambda path: state.last_plan(), allowed=()),
         "samples": of_file(samples, samples.read_bytes(), load_samples, allowed=(), factor=1100),
+        "windows of text": Decoder(
+            (windows_entry(np.ones((8, 17), dtype=np.int64), bytes(32)),),
+            lambda raw: kept_windows(InVault(raw), bytes(32), 16),
+            (),
+            factor=1100,
+        ),
         "ledger": of_file(
             folder / LEDGER, Ledger(0.5, 1, "ab").to_bytes(), lambda path: read_ledger(state), allowed=(ClientError,)
         ),

@@ -34,11 +34,13 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "what was encoded just before, in the same function or by its caller": {
         "client/state.py::save_samples",
+        "client/windows.py::windows_entry",
         "personalization/storage.py::pack_personal_model",
         "simulations/engine.py::_over_the_wire",
         "simulations/recording.py::down",
     },
     "the answers of processes that it has started": {
+        "deployment/serve/checks.py::_facts",
         "personalization/device/footprint.py::_measured",
         "simulations/comparison/engine_processes.py::_serve",
         "simulations/comparison/engine_processes.py::answer",

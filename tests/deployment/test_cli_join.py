@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from conftest import make_tiny_vit
 from PIL import Image
+from tiny_text import write_language_model, write_speakers
 from typer.testing import CliRunner
 
 import fedsieve
@@ -16,6 +17,7 @@ from client.model import keep_model
 from client.state import ClientState
 from deployment.command import Enrolment, enroll
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
+from personalization.backbone import load_backbone
 from personalization.cutting import cut_model
 from personalization.images import ImagePreprocessing
 from personalization.layers import find_layers
@@ -183,3 +185,44 @@ def test_a_model_folder_has_no_key_to_export_it_with(tmp_path, images):
     assert_refused(
         run("export", folder, "--data", images, "--out", tmp_path / "out", "--vault-env"), "not the state of a node"
     )
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return write_speakers(tmp_path / "speakers", speakers=1) / "speaker-0"
+
+
+def test_join_refuses_text_that_no_plan_could_be_answered_with(node, images, text, tmp_path, home):
+    assert_refused(run("join", node, "--data", images, "--windows", "16"), "images, so there are no windows of text")
+    assert_refused(run("join", node, "--data", text, "--windows", "7"), "7 windows of 128 tokens: expected 8 or more")
+    assert_refused(run("join", node, "--data", text, "--window-tokens", "1"), "16 windows of 1 tokens")
+    assert run("join", node, "--data", text, "--recovery", "none").exit_code == 2
+    (text / "1900.txt").write_bytes(b"gold \xe4")
+    assert_refused(run("join", node, "--data", text), "1900.txt: not UTF-8 (byte 5)")
+    (tmp_path / "empty").mkdir()
+    assert_refused(run("join", node, "--data", tmp_path / "empty"), "no images in it and no text")
+    assert not (home / ".config").exists()
+
+
+def test_a_state_speaks_with_the_key_that_it_was_joined_with(tmp_path, text):
+    folder = write_language_model(tmp_path / "dense")
+    backbone = load_backbone(str(folder))
+    layers = find_layers(backbone.model)
+    kept = [np.arange(layer.units) for layer in layers]
+    own = pack_personal_model(
+        cut_model(backbone.model, layers, kept),
+        layers=layers,
+        kept=kept,
+        preprocessing=backbone.preprocessing.to_dict(),
+        extra={"plan": 1},
+    )
+    state, opened, key = encrypted(tmp_path)
+    keep_model(opened, 2, own)
+    write_personal_model(tmp_path / "model", own)
+    asked = (text / "1903.txt", "--prompt", "the river", "--tokens", "5", "--json")
+    expected = run("predict", tmp_path / "model", *asked)
+    assert expected.exit_code == 0, expected.output
+    with opened.exclusive():
+        assert run("predict", state, *asked, "--vault-key-file", key).stdout == expected.stdout != ""
+    assert_refused(run("predict", state, *asked), "no key was given")
+    assert_refused(run("predict", tmp_path / "model", *asked, "--vault-env"), "not the state of a node")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization.errors import UserError
-from personalization.tasks import TextBatch, check_task, load_samples, preprocessing_from_dict, task_of
+from personalization.tasks import TextBatch, check_kind, check_task, load_samples, preprocessing_from_dict, task_of
 from personalization.texts import TextPreprocessing, read_texts, read_tokens, spread, text_files, windows
 from tests.tiny_text import tiny_tokenizer, write_speakers
 
@@ -110,3 +110,17 @@ def test_a_model_of_another_task_is_refused(preprocessing):
 def test_a_tokenizer_that_can_not_be_read_is_named():
     with pytest.raises(UserError, match="can't be read"):
         TextPreprocessing("{}", None, 64).encode("x")
+
+
+def test_data_of_another_kind_than_the_models_are_named(tmp_path):
+    texts = write_speakers(tmp_path / "speakers", speakers=1) / "speaker-0"
+    images = tmp_path / "images"
+    (images / "class").mkdir(parents=True)
+    (images / "class" / "1.PNG").write_bytes(b"")
+    with pytest.raises(UserError, match="images, but the model reads text; expected a folder"):
+        check_kind(images, "text")
+    with pytest.raises(UserError, match="text, but the model sees images; expected a folder of images"):
+        check_kind(texts, "image")
+    (texts / "photo.png").write_bytes(b"")
+    for path, task in ((images, "image"), (texts, "text"), (texts, "image"), (tmp_path / "none", "text")):
+        check_kind(path, task)

@@ -6,20 +6,21 @@ import pytest
 
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.known_models import smollm2_folder, smollm2_place
 from personalization.layers import LayerKind, find_layers
 from personalization.scoring import score_tokens
 from personalization.tasks import text_samples
 from personalization.texts import windows
 from simulations import smollm2
 from simulations.known_models import model_folder
-from simulations.smollm2 import convert, default_folder, packaged_file, smollm2_folder
+from simulations.smollm2 import convert, packaged_file
 
 SENTENCE = "The President shall from time to time give to the Congress information of the state of the Union. "
 
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder().is_relative_to(tmp_path)
+    assert smollm2_place().is_relative_to(tmp_path)
     with pytest.raises(UserError, match="no SmolLM2 here yet; run: make llm"):
         smollm2_folder()
     with pytest.raises(UserError, match="run: make llm"):
@@ -38,9 +39,9 @@ def test_a_file_that_is_no_gguf_is_refused_and_nothing_is_written(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (default_folder() / "config.json").is_file(), reason="needs SmolLM2: make llm")
+@pytest.mark.skipif(not (smollm2_place() / "config.json").is_file(), reason="needs SmolLM2: make llm")
 def test_the_real_model_has_its_shapes_and_speaks_english():
-    backbone = load_backbone(str(default_folder()))
+    backbone = load_backbone(str(smollm2_place()))
     layers = find_layers(backbone.model)
     assert [(layer.kind, layer.units, layer.columns_per_unit) for layer in layers] == [
         (LayerKind.ATTENTION, 3, 192),

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from tiny_text import write_language_model, write_speakers
 
 from benchmarks.edge.commands import ROOT, Commands, EdgeError, wait_for
 from benchmarks.edge.devices import make_devices
 from benchmarks.edge.replay import Replay, differences
 from benchmarks.edge.run import check, missed_plans
 from benchmarks.edge.settings import EdgeSettings, serve_arguments
+from benchmarks.edge.speakers import make_speakers
 from benchmarks.edge.table import device_table, summary_lines
 from client.data import InputFacts, load_private_data
 from personalization.backbone import load_backbone
@@ -27,6 +29,7 @@ from server.journal import Journal
 from server.planning import FleetKnowledge
 from simulations.pretrain import MODEL_FOLDER
 from simulations.private_data import make_fleet_data
+from simulations.speakers import make_speaker_data
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_devices_hold_what_the_simulators_clients_hold(settings):
     facts = InputFacts(backbone.preprocessing, backbone.labels)
     simulated = make_fleet_data({"samples": 12, "seed": 0}, 3, facts)
     for number, device in enumerate(devices):
-        own = load_private_data({"data-dir": str(device.images)}, {}, facts)
+        own = load_private_data({"data-dir": str(device.data)}, {}, facts)
         assert own.fingerprint() == simulated({"partition-id": number}, {}, facts).fingerprint()
         split = simulated.split(number)
         assert not set(split.train) & {int(file.stem) for file in device.tests} or len(device.tests) == len(split.test)
@@ -52,6 +55,22 @@ def test_devices_hold_what_the_simulators_clients_hold(settings):
     assert devices[0].environment["HOME"] != devices[1].environment["HOME"]
 
 
+def test_speakers_devices_hold_what_the_simulators_clients_hold(tmp_path):
+    backbone = load_backbone(str(write_language_model(tmp_path / "model")))
+    data = write_speakers(tmp_path / "speakers")
+    settings = EdgeSettings(out=tmp_path / "edge", devices=3, data=data, windows=10, window_tokens=16)
+    facts = InputFacts(backbone.preprocessing, backbone.labels)
+    simulated = make_speaker_data({"data": str(data), **settings.text}, 3, facts)
+    for number, device in enumerate(make_speakers(settings)):
+        own = load_private_data({"data-dir": str(device.data)}, settings.text, facts)
+        assert own.fingerprint() == simulated({"partition-id": number}, {}, facts).fingerprint()
+        assert [file.name for file in device.tests] == ["1903.txt"]
+    with pytest.raises(UserError, match="3 speakers; expected 4 or more"):
+        make_speakers(replace(settings, out=tmp_path / "more", devices=4))
+    with pytest.raises(UserError, match="needs --data"):
+        make_speakers(replace(settings, out=tmp_path / "none", data=None))
+
+
 def test_serve_gets_every_setting_that_the_simulation_is_given(settings, tmp_path):
     from typer.testing import CliRunner
 
@@ -59,7 +78,7 @@ def test_serve_gets_every_setting_that_the_simulation_is_given(settings, tmp_pat
     from deployment.serve import service
 
     wanted = settings.serve(model=MODEL_FOLDER, port=20001, superlink_port=20002, status_port=20003)
-    wanted = replace(wanted, seed=7, probes=3, budget=0.25, deadline=41.0)
+    wanted = replace(wanted, seed=7, probes=3, budget=0.25, deadline=41.0, windows=9, window_tokens=32)
     (tmp_path / "edge").mkdir()
     seen = []
     with pytest.MonkeyPatch.context() as patch:
@@ -168,6 +187,12 @@ def test_the_table_shows_every_device_and_the_servers_return():
     text = console.export_text()
     for words in ("hall", "96.0 %", "95.5 %", "2/3", "61 s", "390 kB", "ready again after 4 s", "5 MB down"):
         assert words in text
+    text = {"dense_perplexity": 40.0, "personal_perplexity": 42.0, "perplexity_ratio": 1.05, "peak_memory_bytes": 2e9}
+    spoken = Console(width=150, record=True)
+    spoken.print(device_table({**report, "devices": [{**row, **text}]}))
+    said = spoken.export_text()
+    for words in ("42.0", "1.050", "2 GB", "2/3"):
+        assert words in said
     report["server"]["ready_seconds"] = None
     assert not any("killed" in line for line in summary_lines(report))
 

@@ -62,7 +62,19 @@ def test_a_served_run_asks_of_devices_what_the_default_configuration_asks(tmp_pa
         fleet=tmp_path, state=tmp_path, model="m", host="::1", port=1, superlink_port=2, status=None
     ).run_config()
     assert set(served) <= set(defaults)
-    for key in ("num-rounds", "quorum", "strategy", "seed", "budget", "probes", "final-probes", "deadline"):
+    for key in (
+        "num-rounds",
+        "quorum",
+        "strategy",
+        "seed",
+        "budget",
+        "probes",
+        "final-probes",
+        "deadline",
+        "recovery",
+        "windows",
+        "window-tokens",
+    ):
         assert served[key] == defaults[key], key
 
 

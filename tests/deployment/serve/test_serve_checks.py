@@ -3,13 +3,15 @@ import os
 import re
 import socket
 import tomllib
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tiny_text import write_language_model
 
 from deployment.certificates import utc_now
-from deployment.command import Enrolment, enroll
+from deployment.command import Enrolment, ModelFacts, enroll
 from deployment.fleet import read_fleet
 from deployment.serve import checks
 from deployment.serve.checks import FLOWER, check_flower, check_model, check_ports, check_start
@@ -45,6 +47,8 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"deadline": 0.0}, "--deadline 0"),
         ({"min_nodes": 0}, "min-nodes 0"),
         ({"seed": -1}, "--seed -1"),
+        ({"windows": 7}, "7 windows of 128 tokens: expected 8 or more"),
+        ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill, tune"),
     ],
 )
 def test_values_that_make_no_sense_are_named(fleet, changes, text):
@@ -118,8 +122,26 @@ def test_the_model_must_be_the_fleets(fleet, tiny_vit_folder):
         check_model(settings(fleet, model=str(fleet / "nothing-here")), read_fleet(fleet))
 
 
+def test_a_language_model_comes_with_its_tokenizer_and_reads_the_windows(fleet, tmp_path):
+    model = write_language_model(tmp_path / "model")
+    served = settings(fleet, model=str(model), window_tokens=64)
+    check_model(served, read_fleet(fleet))
+    with pytest.raises(UserError, match=r"windows of 128 tokens: .* reads 64; choose with --window-tokens"):
+        check_model(replace(served, window_tokens=None), read_fleet(fleet))
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="a causal language model with its tokenizer"):
+        check_model(served, read_fleet(fleet))
+
+
+def test_windows_are_for_text(fleet, monkeypatch):
+    monkeypatch.setattr(checks, "_facts", lambda model: ModelFacts(root="ab" * 32, context=None))
+    check_model(settings(fleet), read_fleet(fleet))
+    with pytest.raises(UserError, match="sees images, not text; leave out --windows"):
+        check_model(settings(fleet, windows=9), read_fleet(fleet))
+
+
 def test_another_model_is_refused_and_so_is_a_journal_of_other_settings(fleet, monkeypatch):
-    monkeypatch.setattr(checks, "_root", lambda model: "ab" * 32)
+    monkeypatch.setattr(checks, "_facts", lambda model: ModelFacts(root="ab" * 32, context=None))
     own = settings(fleet)
     check_model(own, read_fleet(fleet))
     empty = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
