@@ -22,6 +22,7 @@ class LocalOnly(Arm):
         rows = []
         for client in world.clients:
             own, samples = client_settings(world, settings, client, probes=atoms), world.samples(client)
-            result = personalize(model, samples.inputs, labels=signal_labels(samples, own), settings=own)
+            labels = signal_labels(samples, own)
+            result = personalize(model, samples.inputs, labels=labels, training=samples.training, settings=own)
             rows.append(client_row(world, client, result.model, findings(result), uplink_bytes=0, downlink_bytes=size))
         return ArmResult.of(rows, rounds=0)

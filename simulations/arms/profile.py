@@ -46,6 +46,7 @@ class ProfileArm(Arm):
             model,
             samples.inputs,
             labels=signal_labels(samples, own),
+            training=samples.training,
             prior=profile_prior(curves, own.levels),
             settings=replace(own, solver="deviation", step_probes=0),
         )

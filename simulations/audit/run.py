@@ -48,7 +48,7 @@ def run_audit(settings: AuditSettings, *, on_progress: OnProgress = lambda line:
     """Decode all that left, search for what may not leave, and return what audit.json holds.
 
     Writes every message with all its fields to messages.jsonl in `out`. on_progress: takes a line for each step.
-    Raises UserError for recordings and data that can't be read, OSError.
+    Raises UserError for recordings without a message, and for those and data that can't be read; OSError.
     """
     source = find_source(settings.source)
     journal = source.journal()
@@ -62,6 +62,8 @@ def run_audit(settings: AuditSettings, *, on_progress: OnProgress = lambda line:
             tally.add(decoded)
             lines.append(json.dumps(message_record(decoded)))
             _search_message(search, decoded)
+    if not lines and not tally.problems:
+        raise UserError(f"{settings.source}: no message in its recordings yet; there is nothing to audit")
     write_atomically(settings.out / MESSAGES_FILE, "".join(f"{line}\n" for line in lines).encode())
     record = tally.to_record()
     record["recorded_bytes"] = sum(recorded_bytes(path) for path in source.files)

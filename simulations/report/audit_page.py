@@ -110,7 +110,10 @@ def _inference(audit: Mapping[str, Any]) -> str:
     if not inference:
         return ""
     header = ("attack", "what is seen", "attacker", "score", "95 % interval", "trials")
-    text = "Attacks trained on shadow fleets. AUC: 0.5 is guessing, 1 is certainty. A bar ends where its interval does."
+    text = (
+        "Attacks trained on shadow fleets of the bundled model and images. AUC: 0.5 is guessing, 1 is certainty. A bar "
+        "ends where its interval does."
+    )
     drawn = figure_html(figures.attack_scores(inference), 1)
     return _section("What the uplink gives away", text, drawn + _table(header, inference_rows(inference)))
 

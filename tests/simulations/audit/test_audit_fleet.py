@@ -168,6 +168,10 @@ def test_what_cannot_be_recorded_or_audited_is_refused(tmp_path):
         FleetSettings(out=tmp_path, clients=3, canaries=4)
     with pytest.raises(UserError, match="no recording in it"):
         run_audit(AuditSettings(source=tmp_path, out=tmp_path / "out"))
+    with recorded(tmp_path / "begun"):
+        pass
+    with pytest.raises(UserError, match="no message in its recordings yet"):
+        run_audit(AuditSettings(source=tmp_path / "begun", out=tmp_path / "out"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
     with pytest.raises(UserError, match="holds something else"):
