@@ -8,7 +8,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import click
 import typer
@@ -25,12 +25,11 @@ from personalization.texts import TEXT_SUFFIXES
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop
+from simulations.cli.gguf import export_to_gguf
 from simulations.cli.options import JsonOption, SeedOption
 from simulations.cli.personalize import personalize
 from simulations.cli.simulate import simulate
-
-if TYPE_CHECKING:
-    from deployment.join.vault_choice import VaultChoice
+from simulations.cli.text import predict_text, show_text
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -105,14 +104,22 @@ def export(
             help="Folder of a personal model, or of a dense one (config.json); or the state of a node that joined."
         ),
     ],
+    out: Annotated[Path, typer.Option(help="Folder for the exported model; with --format gguf a file.")],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="This device's images, to check the export on: a folder, or class folders; its text, for a language "
-            "model."
+            "model. Not for --format gguf."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the exported model.")],
+    ] = None,
+    file_format: Annotated[
+        Literal["onnx", "gguf"],
+        typer.Option(
+            "--format",
+            help="`onnx` runs with `fedsieve predict`; `gguf`, for language models whose layers are all of one size, "
+            "with llama.cpp.",
+        ),
+    ] = "onnx",
     int8: Annotated[
         Literal["none", "dynamic", "static"],
         typer.Option(
@@ -135,6 +142,12 @@ def export(
 
     precisions: dict[str, Precision] = {"none": "fp32", "dynamic": "int8-dynamic", "static": "int8-static"}
     precision = precisions[int8]
+    if file_format == "gguf":
+        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        export_to_gguf(model_folder, data, out, int8=int8, as_json=as_json)
+        return
+    if data is None:
+        raise UserError("--data: missing; give this device's images or text, which the export is checked on")
     if is_state(model_folder):
         from deployment.join.stored import export_from_state
         from deployment.join.vault_choice import choose_vault
@@ -190,14 +203,18 @@ def predict(
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
         settings = Generation(tokens=tokens, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p)
-        choice = None
         if is_state(model_folder):
+            from deployment.join.stored import predict_text_from_state
             from deployment.join.vault_choice import choose_vault
 
             choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
+            found = predict_text_from_state(
+                model_folder, prompt=prompt, files=images, settings=settings, choice=choice, environment=os.environ
+            )
+            show_text(found, as_json=as_json)
         else:
             _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        _predict_text(model_folder, images, prompt, settings, choice, as_json)
+            predict_text(model_folder, images, prompt, settings, as_json=as_json)
         return
     if not images:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")
@@ -219,38 +236,6 @@ def predict(
         typer.echo(json.dumps(predictions, indent=2))
     else:
         Console().print(predictions_table(predictions))
-
-
-def _predict_text(
-    folder: Path,
-    files: list[Path],
-    prompt: str | None,
-    settings: Generation,
-    choice: "VaultChoice | None",
-    as_json: bool,
-) -> None:
-    from deployment.join.layout import is_state
-    from simulations.report.predictions import scores_table
-
-    if is_state(folder):
-        from deployment.join.stored import predict_text_from_state
-
-        found = predict_text_from_state(
-            folder, prompt=prompt, files=files, settings=settings, choice=choice, environment=os.environ
-        )
-    else:
-        if (folder / DEVICE_MANIFEST).is_file():
-            from personalization.device.text import predict_text
-        else:
-            from simulations.device import predict_text
-        found = predict_text(folder, prompt=prompt, files=files, settings=settings)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    if prompt is not None:
-        typer.echo(prompt + found["continuation"])
-    if files:
-        Console().print(scores_table(found["scores"]))
 
 
 def _refuse_key(folder: Path, *options: Path | str | bool | None) -> None:

@@ -1,9 +1,9 @@
 """What an exported personal language model saves on a device: `python -m benchmarks.device_text`.
 
-SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: cut to the same share of every
-layer (a budget each), with a vocabulary of the speaker's own, in int8. Which units stay
-makes no difference to size and speed; what a cut costs in perplexity is measured by `benchmarks.text`. Each export is
-compared with torch on the speaker's last speech. Needs `make llm`; without it nothing is measured.
+SmolLM2, dense in 32-bit numbers and in int8, against personal models of one speaker: the same share of every
+layer is cut (a budget each) and compensated in closed form, with a vocabulary of the speaker's own, in int8. What a cut
+costs in perplexity is measured by `benchmarks.text`; here each export is compared with its own model in torch, on the
+speaker's last speech. Needs `make llm`; without it nothing is measured.
 
 One thread. All models run in turns in one process, so that what else the machine does slows all of them alike: read
 ratios. Nothing is kept but the figures, in `device_text.json` and `device_text.md`.
@@ -14,6 +14,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,17 @@ from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
 from personalization.known_models import smollm2_folder
 from personalization.layers import find_layers
-from personalization.own_vocabulary import own_vocabulary
+from personalization.masked import MaskedModel
+from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
+from personalization.pipeline import compensation, device_trace
+from personalization.settings import PersonalizationSettings
 from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
 from simulations.sotu import default_folder
 
 SIZE_TARGET, SPEED_TARGET = 6.0, 2.5
-# Largest level of a layer; attention may lose two of three groups, so that every layer can be cut to a small budget.
-_LIMIT = 0.7
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
 
 Record = dict[str, Any]
 
@@ -58,37 +61,52 @@ class Candidate:
     later: Tensor
 
 
-def candidates(backbone: Backbone, files: Sequence[Path], budgets: Sequence[float], most: int) -> Iterator[Candidate]:
+def candidates(
+    backbone: Backbone, files: Sequence[Path], budgets: Sequence[float], vocabulary: int
+) -> Iterator[Candidate]:
     """Yield dense and personal models; files: the speaker's, of which the last is the later text."""
-    preprocessing = backbone.preprocessing
-    assert isinstance(preprocessing, TextPreprocessing)
-    samples = text_samples(windows(read_tokens(files[:-1], preprocessing), WINDOW_TOKENS), most=WINDOWS)
-    text = _Text(preprocessing, files)
-    for precision in ("fp32", "int8-dynamic"):
-        yield text.candidate("dense", backbone.model, precision)
-    layers = find_layers(backbone.model)
-    costs, limits = weight_costs(layers), np.full(len(layers), _LIMIT)
-    curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
-    own = own_vocabulary(backbone.model, preprocessing, samples, most=most)
+    whole = backbone.preprocessing
+    assert isinstance(whole, TextPreprocessing)
+    private = windows(read_tokens(files[:-1], whole), WINDOW_TOKENS)
+    samples = text_samples(private, most=WINDOWS)
+    dense = partial(
+        Candidate,
+        name="dense",
+        model=backbone.model,
+        tokenizer=whole.tokenizer.encode(),
+        private=samples.inputs["input_ids"],
+        later=_later(files, whole),
+    )
+    yield from (dense(precision=precision) for precision in PRECISIONS)
+    own = own_vocabulary(backbone.model, whole, samples, most=vocabulary)
     assert isinstance(own.preprocessing, TextPreprocessing)
     for budget in budgets:
-        counts = allocate(layers, curves, costs, budget, limits=limits)
-        model = cut_model(own.model, layers, [np.arange(count) for count in counts])
-        yield _Text(own.preprocessing, files).candidate(f"personal, budget {budget:g}", model, "int8-dynamic")
-
-
-@dataclass(frozen=True)
-class _Text:
-    preprocessing: TextPreprocessing
-    files: Sequence[Path]
-
-    def candidate(self, name: str, model: nn.Module, precision: Precision) -> Candidate:
-        private, later = (
-            torch.from_numpy(spread(windows(read_tokens(files, self.preprocessing), WINDOW_TOKENS), WINDOWS)[:, :-1])
-            for files in (self.files[:-1], self.files[-1:])
+        yield Candidate(
+            name=f"personal, budget {budget:g}",
+            model=_cut(own, budget),
+            precision="int8-dynamic",
+            tokenizer=own.preprocessing.tokenizer.encode(),
+            private=own.samples.inputs["input_ids"],
+            later=_later(files, own.preprocessing),
         )
-        tokenizer = self.preprocessing.tokenizer.encode()
-        return Candidate(name=name, model=model, precision=precision, tokenizer=tokenizer, private=private, later=later)
+
+
+def _cut(own: OwnVocabulary, budget: float) -> nn.Module:
+    """Return the model with the same share of every layer, the units chosen and compensated on the private windows."""
+    layers, settings = find_layers(own.model), PersonalizationSettings()
+    costs, limits = weight_costs(layers), np.full(len(layers), settings.generic_limit)
+    curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
+    counts = allocate(layers, curves, costs, budget, limits=limits)
+    trace = device_trace(own.model, layers, own.samples.inputs, settings)
+    masked = MaskedModel(trace, compensation(settings, torch.ones(trace.samples, dtype=torch.bool)))
+    result = masked.run(dict(enumerate(map(int, counts))))
+    writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in result.writers.items()}
+    return cut_model(own.model, layers, [result.kept[layer.index] for layer in layers], writers)
+
+
+def _later(files: Sequence[Path], preprocessing: TextPreprocessing) -> Tensor:
+    found = spread(windows(read_tokens(files[-1:], preprocessing), WINDOW_TOKENS), WINDOWS)
+    return torch.from_numpy(found[:, :-1])
 
 
 def measure(models: Iterator[Candidate], *, runs: int, console: Console) -> list[Record]:
@@ -177,10 +195,10 @@ def main() -> int:
     """Measure, print the table and write it; return the exit code: 1 if no personal model meets every target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speaker", default="grover_cleveland", help="folder of speeches (default: grover_cleveland)")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.8, 0.5], help="shares of the blocks' weights")
     parser.add_argument(
-        "--vocabulary", type=int, default=16_000, help="tokens that a personal model keeps (default: 16000)"
+        "--budgets", type=float, nargs="+", default=[0.8, 0.7, 0.5], help="shares of the blocks' weights"
     )
+    parser.add_argument("--vocabulary", type=int, default=8000, help="most tokens of a personal model (default: 8000)")
     parser.add_argument("--runs", type=int, default=5, help="timed turns (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("runs/device-text"), help="folder for the figures")
     arguments = parser.parse_args()

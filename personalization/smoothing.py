@@ -1,8 +1,8 @@
 """Make a language model easier to hold in int8: channels that are too large are made smaller, and their weights larger.
 
 A few channels of what blocks read are far larger than the rest, so that int8 leaves the rest few steps. Each channel is
-divided by a factor where it is made, in a norm's weights or in the rows of a gated MLP, and multiplied by it where it
-is read: the model computes the same. This is SmoothQuant (2211.10438, equation 4 with alpha = 0.5).
+divided by a factor where it is made, in a norm's weights or the rows of a matrix, and multiplied by it where it is
+read: the model computes the same. This is SmoothQuant (2211.10438, equation 4 with alpha = 0.5).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalization.decoder import Block, Decoder, Norm, Product
+from personalization.decoder import Attention, Block, Decoder, Norm, Product
 from personalization.readout import outputs_of
 
 _LEAST = 1e-5
@@ -65,7 +65,7 @@ def smooth(decoder: Decoder, ranges: Ranges) -> Decoder:
 def _smoothed(block: Block) -> tuple[Product, ...]:
     """Return the products of a block whose inputs can be divided where they are made."""
     layer = block.attention
-    read = () if layer is None else (layer.query, layer.key, layer.value)
+    read = () if layer is None else (layer.query, layer.key, layer.value, block.written)
     channels = () if not len(block.up.weight) else (block.up,) if block.gate is None else (block.gate, block.up)
     return (*read, *channels, *((block.down,) if block.gate is not None and channels else ()))
 
@@ -78,6 +78,7 @@ def _smooth_block(block: Block, ranges: Ranges) -> Block:
         query, key, value = (_multiplied(reader, factors) for reader in readers)
         layer = replace(layer, query=query, key=key, value=value)
         block = replace(block, attention=layer, attention_norm=_divided_norm(block.attention_norm, factors))
+        block = _smooth_values(block, layer, ranges)
     if not len(block.up.weight):
         return block
     gate, up, down = block.gate, block.up, block.down
@@ -89,10 +90,23 @@ def _smooth_block(block: Block, ranges: Ranges) -> Block:
     return replace(block, up=_divided_rows(block.up, factors), down=_multiplied(down, factors))
 
 
+def _smooth_values(block: Block, layer: Attention, ranges: Ranges) -> Block:
+    """Smooth what attention writes from: weighted means of values, which the query heads of a group share."""
+    shape = (layer.groups, -1, layer.head_width)
+    largest = ranges[block.written.module].view(shape).amax(1)
+    weights = block.written.weight.abs().amax(0).view(shape).amax(1)
+    factors = _ratio(largest, weights)
+    heads = factors[:, None].expand(-1, layer.heads // layer.groups, -1).flatten()
+    layer = replace(layer, value=_divided_rows(layer.value, factors.flatten()))
+    return replace(block, attention=layer, written=_multiplied(block.written, heads))
+
+
 def _factors(ranges: Ranges, readers: tuple[Product, ...]) -> Tensor:
-    largest = ranges[readers[0].module].clamp_min(_LEAST)
-    weights = torch.stack([reader.weight.abs().amax(0) for reader in readers]).amax(0).clamp_min(_LEAST)
-    return (largest / weights).sqrt()
+    return _ratio(ranges[readers[0].module], torch.stack([reader.weight.abs().amax(0) for reader in readers]).amax(0))
+
+
+def _ratio(largest: Tensor, weights: Tensor) -> Tensor:
+    return (largest.clamp_min(_LEAST) / weights.clamp_min(_LEAST)).sqrt()
 
 
 def _multiplied(product: Product, factors: Tensor) -> Product:

@@ -93,3 +93,26 @@ def test_mistakes_with_a_language_model_are_one_line(tmp_path: Path) -> None:
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
         assert words in result.stderr
+
+
+def test_a_model_of_one_shape_becomes_gguf(tmp_path: Path) -> None:
+    personal, out = save_tiny_speaker(tmp_path / "speaker", units=(2, 32, 2, 32)), tmp_path / "model.gguf"
+    result = run("export", personal, "--out", out, "--format", "gguf")
+    assert result.exit_code == 0, result.output
+    assert "tensors read back" in result.stdout
+    assert out.stat().st_mode & 0o777 == 0o600
+    printed = json.loads(run("export", personal, "--out", out, "--format", "gguf", "--json").stdout)
+    assert printed["bytes"] == out.stat().st_size
+    uneven = save_tiny_speaker(tmp_path / "uneven")
+    for arguments, words in (
+        (("export", uneven, "--out", out, "--format", "gguf"), "layer 1.attention has another size"),
+        (("export", personal, "--out", out, "--format", "gguf", "--int8", "static"), "dynamic or none"),
+        (("export", personal, "--out", out, "--format", "gguf", "--data", tmp_path), "leave it out"),
+        (("export", personal, "--out", tmp_path, "--format", "gguf"), "expected the name of a file"),
+        (("export", personal, "--out", out), "--data: missing"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert words in result.stderr

@@ -17,7 +17,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[device_text.Record
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("WINDOW_TOKENS", 32), ("PROMPT", 12), ("STEPS", 4)):
             patch.setattr(device_text, name, value)
-        models = candidates(backbone, text_files(base / "speakers" / "speaker-0"), [0.7, 0.5], 280)
+        models = candidates(backbone, text_files(base / "speakers" / "speaker-0"), [0.7, 0.5], 290)
         return measure(models, runs=2, console=Console(quiet=True))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from personalization.files import remove_temporary, write_all, write_atomically
+from personalization.files import remove_temporary, temporary_beside, write_all, write_atomically
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -36,6 +36,26 @@ def test_whatever_fails_the_old_content_stays_and_nothing_else(
         write_atomically(target, b"new")
     monkeypatch.undo()
     assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_written_beside_takes_the_place_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    with temporary_beside(target) as temporary:
+        temporary.write_bytes(b"first")
+        assert not target.exists()
+    assert target.read_bytes() == b"first"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), temporary_beside(target) as temporary:
+        temporary.write_bytes(b"second")
+    assert target.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["file"]
 
 

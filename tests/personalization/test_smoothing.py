@@ -59,6 +59,12 @@ def test_channels_that_are_far_larger_cost_int8_less() -> None:
             norm.weight.data[::12] *= 100.0
             for reader in readers:
                 reader.weight.data[:, ::12] /= 100.0
+        for reader, writer, every in (
+            (layer.self_attn.v_proj, layer.self_attn.o_proj, layer.self_attn.head_dim),
+            (layer.mlp.up_proj, layer.mlp.down_proj, 12),
+        ):
+            reader.weight.data[::every] *= 100.0
+            writer.weight.data[:, ::every] /= 100.0
     decoder, expected = read_decoder(model), logits_of(model, TOKENS)
     smoothed = smooth(decoder, channel_ranges(model, decoder, TEXT))
     plain, smooth_ = (np.abs(read(d, Int8Products()) - expected).mean() for d in (decoder, smoothed))

@@ -1,0 +1,29 @@
+"""`fedsieve export --format gguf`: a language model for llama.cpp."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from personalization.errors import UserError
+
+
+def export_to_gguf(model_folder: Path, data: Path | None, out: Path, *, int8: str, as_json: bool) -> None:
+    """Write the model in a folder as GGUF and say what was written. Raises UserError."""
+    from personalization.exported import read_source
+    from personalization.gguf_export import export_gguf
+    from simulations.report.units import format_bytes
+
+    if data is not None:
+        raise UserError("--data: a GGUF file is checked by reading it again, not on samples; leave it out")
+    if int8 == "static":
+        raise UserError("--int8 static: takes ranges from images; a GGUF file is of --int8 dynamic or none")
+    record = export_gguf(read_source(model_folder), out, precision="fp32" if int8 == "none" else "int8")
+    if as_json:
+        typer.echo(json.dumps(asdict(record), indent=2))
+    else:
+        typer.echo(
+            f"{out}: saved, {format_bytes(record.bytes)}; {record.tensors} tensors read back, at most "
+            f"{record.difference:.2%} of a tensor's largest weight away"
+        )
