@@ -7,6 +7,7 @@ Heavy packages are imported inside the commands, so that `fedsieve --help` answe
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ from simulations.cli.gguf import export_to_gguf
 from simulations.cli.options import JsonOption, SeedOption
 from simulations.cli.personalize import personalize
 from simulations.cli.simulate import simulate
-from simulations.cli.text import predict_text, show_text
+from simulations.cli.text import predict_text
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -203,18 +204,16 @@ def predict(
     images = files or []
     if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
         settings = Generation(tokens=tokens, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p)
+        speak = None
         if is_state(model_folder):
             from deployment.join.stored import predict_text_from_state
             from deployment.join.vault_choice import choose_vault
 
             choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
-            found = predict_text_from_state(
-                model_folder, prompt=prompt, files=images, settings=settings, choice=choice, environment=os.environ
-            )
-            show_text(found, as_json=as_json)
+            speak = partial(predict_text_from_state, choice=choice, environment=os.environ)
         else:
             _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-            predict_text(model_folder, images, prompt, settings, as_json=as_json)
+        predict_text(model_folder, images, prompt, settings, speak=speak, as_json=as_json)
         return
     if not images:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")

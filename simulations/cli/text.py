@@ -1,6 +1,7 @@
 """`fedsieve predict` with a language model: how it goes on from a prompt, and how well it predicts files of text."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,38 @@ from personalization.continuation import Generation
 from personalization.device import DEVICE_MANIFEST
 
 
-def predict_text(folder: Path, files: list[Path], prompt: str | None, settings: Generation, *, as_json: bool) -> None:
-    """Predict with the personal or the exported model in a folder, and print what came of it. Raises UserError."""
-    if (folder / DEVICE_MANIFEST).is_file():
-        from personalization.device.text import predict_text as speak
-    else:
-        from simulations.device import predict_text as speak
-    found = speak(folder, prompt=prompt, files=files, settings=settings)
-    show_text(found, as_json=as_json)
+def predict_text(
+    folder: Path,
+    files: list[Path],
+    prompt: str | None,
+    settings: Generation,
+    *,
+    speak: Callable[..., dict[str, Any]] | None = None,
+    as_json: bool,
+) -> None:
+    """Predict with the personal or the exported model in a folder, and print what came of it. Raises UserError.
 
-
-def show_text(found: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a language model said: `scores` of files, and a `prompt` with its `continuation` if there was one."""
+    speak: does so for a folder that holds neither, but the state of a node.
+    """
     from simulations.report.predictions import scores_table
 
+    own = speak or _speaker(folder)
+    found = own(folder, prompt=prompt, files=files, settings=settings)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    if "prompt" in found:
-        typer.echo(found["prompt"] + found["continuation"])
-    if found["scores"]:
+    if prompt is not None:
+        typer.echo(prompt + found["continuation"])
+    if files:
         Console().print(scores_table(found["scores"]))
+
+
+def _speaker(folder: Path) -> Callable[..., dict[str, Any]]:
+    """Return what predicts with the model in a folder: of an exported one without torch."""
+    if (folder / DEVICE_MANIFEST).is_file():
+        from personalization.device.text import predict_text as on_device
+
+        return on_device
+    from simulations.device import predict_text as with_torch
+
+    return with_torch
