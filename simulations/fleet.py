@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from client.app import make_app as make_client_app
 from client.data import ConfigValue, InputFacts
@@ -36,6 +37,9 @@ from simulations.text_evaluation import TextEvaluator
 from strategies.privacy.mechanism import honest_shares
 from strategies.privacy.words import write_privacy
 from strategies.registry import make_strategy
+
+# Weights.
+_LARGE_MODEL = 50_000_000
 
 OnRound = Callable[[dict[str, Any]], None]
 
@@ -88,8 +92,7 @@ def run_fleet(
     server_app = make_server_app(config=config, on_round=report_round, noise=noise.server, load=lambda _: backbone)
     threads = torch.get_num_threads()
     try:
-        # One thread: sums in another order differ in their last digits, and clients this small gain little from two.
-        torch.set_num_threads(1)
+        torch.set_num_threads(working_threads(backbone.model, threads))
         if settings.engine == "ray":
             from simulations.engine_ray import run_under_ray
 
@@ -142,6 +145,16 @@ def _world(
         return speakers, lambda: TextEvaluator(backbone, speakers)
     data = make_fleet_data(config, settings.clients, facts)
     return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)
+
+
+def working_threads(model: nn.Module, available: int) -> int:
+    """Return how many of `available` threads clients with parts of `model` work with.
+
+    One: sums in another order differ in their last digits, and small models gain little from two. A large one, which
+    takes minutes a client, works with all; its last digits then depend on the machine.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return available if weights > _LARGE_MODEL else 1
 
 
 def check_cohort(settings: FleetSettings, clients: int) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import fake_personalize
 
 from personalization.errors import UserError
 from simulations.evaluation import DenseFigures, summarize
-from simulations.fleet import run_fleet
+from simulations.fleet import run_fleet, working_threads
 from simulations.fleet_settings import FleetSettings
 
 TIMES = {"seconds", "latency_ms", "latency_ms_mean", "latency_ms_dense", "wall_seconds", "cpu_seconds"}
@@ -205,3 +206,10 @@ def test_a_run_killed_after_a_round_and_resumed_ends_like_one_never_killed(tiny_
     assert start(arguments(killed, resume=True)).wait(300) == 0
     reports = [json.loads((out / "result.json").read_text()) for out in (tmp_path / "whole", killed)]
     assert without_times(reports[0]) == without_times(reports[1])
+
+
+@pytest.mark.parametrize(("weights", "threads"), [(1_000_000, 1), (22_000_000, 1), (135_000_000, 6)])
+def test_only_large_models_are_worked_on_with_all_threads(weights, threads):
+    with torch.device("meta"):
+        model = torch.nn.Linear(1000, weights // 1000)
+    assert working_threads(model, 6) == threads
