@@ -122,5 +122,6 @@ def _residual_scores(layer: Layer, moment: Moments, units: NDArray[np.int64], ri
     if width == 1:
         scores = weight.square().sum((1, 2)) / blocks[:, 0, 0]
     else:
-        scores = (weight * torch.linalg.solve(blocks, weight)).sum((1, 2))
+        # Blocks of an inverse covariance are positive definite. (LU on several threads fails in some builds of MKL.)
+        scores = (weight * torch.cholesky_solve(weight, torch.linalg.cholesky(blocks))).sum((1, 2))
     return scores.double().numpy()

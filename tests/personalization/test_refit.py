@@ -184,3 +184,20 @@ def test_the_variance_score_by_hand():
     layer = make_layer(3, 2)
     kept = [select_units(layer, weight, moment, np.arange(3), n, score="variance", ridge=0.1).tolist() for n in (1, 2)]
     assert kept == [[0], [0, 1]]
+
+
+def test_wide_units_are_scored_on_several_threads_as_on_one():
+    """Three key-value groups with three heads of 64 columns each: what SmolLM2's attention writes from."""
+    layer = make_layer(3, 192)
+    x, weight, y = (tensor.float() for tensor in problem(0, 3 * 192, width=576, rows=700))
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            kept = select_units(layer, weight, moments(x, y), np.arange(3), 2, score="residual", ridge=0.1)
+            found.append(kept.tolist())
+    finally:
+        torch.set_num_threads(threads)
+    load = strength(x, torch.arange(3 * 192), 0.1)
+    pairs = list(combinations(range(3), 2))
+    assert found == [list(min(pairs, key=lambda rest: ridge_cost(x, y, layer.columns(rest), load)))] * 3
