@@ -239,7 +239,7 @@ def _prune(
     schedule = Schedule(
         budget=min(1.0, settings.budget * _share_of(budget_of, costs, trace, settings)),
         steps=settings.steps,
-        step_probes=_step_probes(settings, prior),
+        step_probes=_step_probes(settings, prior, trace),
         tolerance=settings.tolerance,
         limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
     )
@@ -255,10 +255,12 @@ def _share_of(budget_of: nn.Module | None, costs: Costs, trace: DenseTrace, sett
     return whole.total(dense) / costs.total(dense)
 
 
-def _step_probes(settings: PersonalizationSettings, prior: Prior | None) -> int:
+def _step_probes(settings: PersonalizationSettings, prior: Prior | None, trace: DenseTrace) -> int:
     if settings.step_probes != AUTOMATIC:
         return settings.step_probes
-    return 0 if prior is not None and bool(prior.precision.all()) else STEP_PROBES
+    known = prior is not None and bool(prior.precision.all())
+    # A fresh probe cuts all blocks behind it anew, which in a language model takes as long as a round should.
+    return 0 if known or trace.head is not None else STEP_PROBES
 
 
 def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass) -> nn.Module:

@@ -33,7 +33,8 @@ class PersonalizationSettings:
     score: how the units of a layer are ranked.
     steps: in how many steps the budget is reached.
     step_probes: fresh probes of the survivors in each step; -1 takes 6 where there is no fleet prior or one
-        that lacks atoms, and none where the prior knows them all and already tells what they would.
+        that lacks atoms, and none where the prior knows them all and already tells what they would, and for language
+        models, where each takes as long as a cut.
     tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.

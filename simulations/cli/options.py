@@ -84,7 +84,7 @@ StepProbesOption = Annotated[
     int,
     typer.Option(
         help="Fresh masked forward passes in each step, to see which of the surviving layers matter most; -1: 6 for a "
-        "device whose fleet does not know all layers yet, none for others."
+        "device whose fleet does not know all layers yet, none for others and for language models."
     ),
 ]
 AdaptHeadOption = Annotated[
