@@ -31,7 +31,7 @@ def samples(client):
 class Data:
     """Four clients of random images."""
 
-    partition = SimpleNamespace(clients=len(SIZES))
+    clients = len(SIZES)
 
     def __call__(self, node_config, run_config, facts):
         return samples(node_config["partition-id"])
