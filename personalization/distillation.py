@@ -40,11 +40,11 @@ def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tenso
     """Return the mean divergence of what the student puts out, `own`, from `dense`, [predictions, ...] both."""
     head = token_head(student)
 
-    def chunk(dense: Tensor, own: Tensor) -> Tensor:
+    def chunk(own: Tensor, dense: Tensor) -> Tensor:
         with torch.no_grad():
             targets = (trace.logits(dense).float() / _TEMPERATURE).log_softmax(-1)
         # The student's classifier has the shift in its bias; language models have no shift.
         predicted = (own if head is None else head(own)).float() / _TEMPERATURE
         return (targets.exp() * (targets - predicted.log_softmax(-1))).sum(-1)
 
-    return mean_in_chunks(trace.classes, chunk, dense, own)
+    return mean_in_chunks(trace.classes, chunk, own, dense)

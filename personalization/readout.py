@@ -57,14 +57,12 @@ def check_head(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
         raise UserError(f"{type(model).__name__}: scales or caps its logits behind its head; such models are not known")
 
 
-def rows_at_a_time(classes: int) -> int:
-    """Return for how many predictions over `classes` the logits may exist at a time."""
-    return max(1, CHUNK_LOGITS // classes)
-
-
-def in_chunks(classes: int, *outputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same few rows of each of `outputs`, [rows, ...], whose logits over `classes` may exist together."""
-    return zip(*(part.split(rows_at_a_time(classes)) for part in outputs), strict=True)
+def in_chunks(classes: int, *outputs: Tensor, logits: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same few rows of each of `outputs`, [rows, ...], so many that `logits` (default: `CHUNK_LOGITS`) over
+    `classes` exist together.
+    """
+    rows = max(1, (logits or CHUNK_LOGITS) // classes)
+    return zip(*(part.split(rows) for part in outputs), strict=True)
 
 
 @contextmanager

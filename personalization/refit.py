@@ -20,6 +20,8 @@ from personalization.settings import Score
 
 # Units are eliminated in rounds and scored again in between; more rounds than these lower no entropy increase.
 ELIMINATION_ROUNDS = 4
+# Columns of a block of a covariance: smaller ones multiply more slowly than their symmetry saves.
+_GRAM_BLOCK = 384
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,18 @@ def moments(x: Tensor, y: Tensor) -> Moments:
     """Return the moments of inputs x [rows, columns] and outputs y [rows, width]."""
     x_mean, y_mean = x.mean(0), y.mean(0)
     centred = x - x_mean
-    return Moments(x_mean, y_mean, centred.t() @ centred / len(x), (y - y_mean).t() @ centred / len(x))
+    return Moments(x_mean, y_mean, _gram(centred) / len(x), (y - y_mean).t() @ centred / len(x))
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return x^T x [columns, columns] of x [rows, columns]; only blocks on and above the diagonal are multiplied."""
+    columns = x.shape[1]
+    product = x.new_empty(columns, columns)
+    for start in range(0, columns, _GRAM_BLOCK):
+        end = min(start + _GRAM_BLOCK, columns)
+        product[start:end, start:] = x[:, start:end].t() @ x[:, start:]
+        product[end:, start:end] = product[start:end, end:].t()
+    return product
 
 
 def fold(weight: Tensor, moment: Moments, columns: Tensor) -> RefitWriter:
@@ -81,7 +94,8 @@ def _factor(covariance: Tensor, ridge: float) -> Tensor:
     while failed and ridge < 1.0:
         ridge *= 10.0
         factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
-    if failed or not bool(factor.isfinite().all()):
+    # What is not finite anywhere reaches the diagonal.
+    if failed or not bool(factor.diagonal().isfinite().all()):
         raise UserError("a layer's activations on the private samples are not finite; check the samples and the model")
     return factor
 
@@ -101,10 +115,7 @@ def select_units(
         order = np.argsort(-_variance_scores(layer, weight, moment, allowed), kind="stable")
         return np.sort(allowed[order[:count]])
     rounds = np.unique(np.linspace(len(allowed), count, ELIMINATION_ROUNDS + 1).round().astype(int))[::-1][1:]
-    for target in rounds:
-        order = np.argsort(-_residual_scores(layer, moment, allowed, ridge), kind="stable")
-        allowed = np.sort(allowed[order[:target]])
-    return allowed
+    return allowed[_eliminate(moment, layer.columns(allowed), layer.columns_per_unit, rounds, ridge)]
 
 
 def _variance_scores(layer: Layer, weight: Tensor, moment: Moments, units: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -113,15 +124,46 @@ def _variance_scores(layer: Layer, weight: Tensor, moment: Moments, units: NDArr
     return per_column.reshape(len(units), -1).sum(1).double().numpy()
 
 
-def _residual_scores(layer: Layer, moment: Moments, units: NDArray[np.int64], ridge: float) -> NDArray[np.float64]:
-    columns = torch.from_numpy(layer.columns(units))
-    width = layer.columns_per_unit
-    inverse = torch.cholesky_inverse(_factor(moment.covariance[columns][:, columns], ridge))
-    weight = (moment.cross[:, columns] @ inverse).t().reshape(len(units), width, -1)
-    blocks = inverse.reshape(len(units), width, len(units), width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+def _eliminate(
+    moment: Moments, columns: NDArray[np.int64], width: int, rounds: NDArray[np.int64], ridge: float
+) -> NDArray[np.int64]:
+    """Return which units of `width` columns each, of those that `columns` [units * width] belong to, are left, sorted.
+
+    rounds: how many are left after each round of elimination. The covariance is inverted once; what a round takes out
+    leaves the inverse, and the weights of the refit, by block elimination.
+    """
+    index = torch.from_numpy(columns)
+    inverse = torch.cholesky_inverse(_factor(moment.covariance[index][:, index], ridge))
+    weight = inverse @ moment.cross[:, index].t()
+    units = np.arange(len(columns) // width)
+    for count in rounds:
+        order = np.argsort(-_losses(inverse, weight, width), kind="stable")
+        left, gone = np.sort(order[:count]), np.sort(order[count:])
+        units = units[left]
+        if count > rounds[-1]:
+            inverse, weight = _without(inverse, weight, _columns_of(left, width), _columns_of(gone, width))
+    return units
+
+
+def _columns_of(units: NDArray[np.int64], width: int) -> Tensor:
+    return torch.from_numpy((units[:, None] * width + np.arange(width)).ravel())
+
+
+def _without(inverse: Tensor, weight: Tensor, left: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inverse covariance and the weights [columns, width] of the columns `left` without those `gone`."""
+    shared = inverse[left][:, gone]
+    factor = torch.linalg.cholesky(inverse[gone][:, gone])
+    taken = torch.cholesky_solve(torch.cat([shared.t(), weight[gone]], 1), factor)
+    kept = torch.cat([inverse[left][:, left], weight[left]], 1).sub_(shared @ taken)
+    return kept[:, : len(left)], kept[:, len(left) :]
+
+
+def _losses(inverse: Tensor, weight: Tensor, width: int) -> NDArray[np.float64]:
+    """Return what the loss of each unit costs when all others are refitted, [units]."""
     if width == 1:
-        scores = weight.square().sum((1, 2)) / blocks[:, 0, 0]
-    else:
-        # Blocks of an inverse covariance are positive definite. (LU on several threads fails in some builds of MKL.)
-        scores = (weight * torch.cholesky_solve(weight, torch.linalg.cholesky(blocks))).sum((1, 2))
-    return scores.double().numpy()
+        return (weight.square().sum(1) / inverse.diagonal()).double().numpy()
+    units = len(inverse) // width
+    own = weight.reshape(units, width, -1)
+    blocks = inverse.reshape(units, width, units, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    # Blocks of an inverse covariance are positive definite. (LU on several threads fails in some builds of MKL.)
+    return (own * torch.cholesky_solve(own, torch.linalg.cholesky(blocks))).sum((1, 2)).double().numpy()

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from personalization.adapters import add_adapters, merge_adapters
 from personalization.layers import Layer
@@ -20,6 +19,8 @@ _BATCH = 32
 _BATCH_POSITIONS = 512
 _LEARNING_RATE = 3e-4
 _ADAPTER_RATE = 10.0
+# Logits of a language model that exist at a time: 32 MB. Its head is read once for each piece.
+_CHUNK_LOGITS = 2**23
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,35 @@ def train(
     return student
 
 
-def mean_in_chunks(classes: int, chunk: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Return the mean of what `chunk` makes, [rows], of as many `rows` [rows, ...] at a time as have room for logits
-    over `classes`; the logits of a chunk are made again for the backward pass.
+def mean_in_chunks(classes: int, chunk: Callable[..., Tensor], own: Tensor, *others: Tensor) -> Tensor:
+    """Return the mean of what `chunk` makes, [rows], of as many rows of `own` [rows, width] and of each of `others`
+    [rows, ...] at a time as have room for logits over `classes`. Gradients go to `own` alone.
     """
-    chunks = list(in_chunks(classes, *rows))
-    if len(chunks) == 1:
-        return chunk(*chunks[0]).mean()
-    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in chunks]).mean()
+    mean: Tensor = _MeanInChunks.apply(own, classes, chunk, others)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _MeanInChunks(torch.autograd.Function):
+    """The gradient of a chunk is taken while its logits exist, so that they need not be made again for it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, own: Tensor, classes: int, chunk: Callable[..., Tensor], others: tuple[Tensor, ...]
+    ) -> Tensor:
+        total, gradients = own.new_zeros((), dtype=torch.float32), []
+        for part, *rest in in_chunks(classes, own.detach(), *others, logits=_CHUNK_LOGITS):
+            with torch.enable_grad():
+                leaf = part.requires_grad_()
+                value = chunk(leaf, *rest).sum()
+            gradients.append(torch.autograd.grad(value, leaf)[0])
+            total += value.detach()
+        ctx.save_for_backward(torch.cat(gradients) / len(own))
+        return total / len(own)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0].to(gradient.dtype), None, None, None
 
 
 def _trained(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization.layers import Layer, LayerKind
-from personalization.refit import fold, moments, refit, select_units
+from personalization.refit import ELIMINATION_ROUNDS, fold, moments, refit, select_units
 
 few = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 10**6)
@@ -42,6 +42,16 @@ def problem(seed, columns, width=3, rows=40):
 
 def strength(x, columns, ridge):
     return ridge * x[:, columns].var(0, unbiased=False).mean().item()
+
+
+def test_moments_are_covariances_in_blocks_of_columns_as_in_one():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(50, 1000, generator=generator, dtype=torch.float64) + 2.0
+    y = x[:, :7] + torch.randn(50, 7, generator=generator, dtype=torch.float64)
+    found, expected = moments(x, y), np.cov(x.t().numpy(), y.t().numpy(), bias=True)
+    np.testing.assert_allclose(found.covariance, expected[:1000, :1000], atol=1e-12)
+    np.testing.assert_allclose(found.cross, expected[1000:, :1000], atol=1e-12)
+    torch.testing.assert_close(found.covariance, found.covariance.t())
 
 
 @few
@@ -133,6 +143,27 @@ def ridge_cost(x, y, columns, load):
     target = np.vstack([y, np.zeros((len(columns), y.shape[1]))])
     residual = target - system @ np.linalg.lstsq(system, target, rcond=None)[0]
     return float((residual**2).sum() / len(x))
+
+
+@few
+@given(seed=seeds, width=st.integers(1, 3), count=st.integers(1, 11), ridge=st.floats(1e-3, 10.0))
+def test_units_are_eliminated_as_if_all_were_refitted_anew_in_every_round(seed, width, count, ridge):
+    layer = make_layer(12, width)
+    x, weight, y = problem(seed, 12 * width, rows=80)
+    moment, left = moments(x, y), np.arange(12)
+    loading = strength(x, list(range(12 * width)), ridge) * torch.eye(12 * width, dtype=torch.float64)
+    loaded = moment.covariance + loading
+    for target in sorted({round(12 + (count - 12) * step / ELIMINATION_ROUNDS) for step in range(1, 5)}, reverse=True):
+        columns = torch.from_numpy(layer.columns(left))
+        inverse = torch.linalg.inv(loaded[columns][:, columns])
+        solution = (moment.cross[:, columns] @ inverse).t()
+        costs = []
+        for unit in range(len(left)):
+            own = slice(unit * width, (unit + 1) * width)
+            costs.append(float((solution[own] * torch.linalg.solve(inverse[own, own], solution[own])).sum()))
+        left = np.sort(left[np.argsort(-np.array(costs), kind="stable")[:target]])
+    found = select_units(layer, weight, moment, np.arange(12), count, score="residual", ridge=ridge)
+    np.testing.assert_array_equal(found, left)
 
 
 @few
