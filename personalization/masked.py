@@ -20,7 +20,7 @@ from personalization.layers import Layer, linear_bias, linear_weight
 from personalization.readout import outputs_of
 from personalization.refit import Moments, RefitWriter, fold, moments, refit, select_units
 from personalization.settings import Score
-from personalization.trace import DenseTrace, replayed
+from personalization.trace import DenseTrace, Inputs, ending_after, replayed, rows_of
 
 Units = NDArray[np.int64]
 Counts = Mapping[int, int]
@@ -47,7 +47,8 @@ class Compensation:
 class MaskedPass:
     """What one probe gave: outputs like those of the trace, and for each lowered layer its kept units and its writer.
 
-    block_outputs: what the blocks returned, for a pass that was run by itself; probes can branch off from it.
+    outputs hold NaN for samples that were not to be measured. block_outputs: what the blocks returned, for a pass that
+    was run by itself; probes can branch off from it.
     """
 
     outputs: Tensor
@@ -61,12 +62,15 @@ class MaskedModel:
     """The dense model on the private samples, ready to be run with layers lowered.
 
     allowed: units to choose from in layers where not all may be kept (what an earlier step or the fleet has dropped).
-    cut_prefix: whether the blocks that probes skip are those of a cut model (see `branch`) instead of the dense one.
+    measured: [samples] of bool, the samples whose outputs are wanted, None for all: behind the last block that a probe
+    lowers no others are computed. cut_prefix: whether the blocks that probes skip are those of a cut model (see
+    `branch`) instead of the dense one.
     """
 
     trace: DenseTrace
     compensation: Compensation
     allowed: Mapping[int, Units] = field(default_factory=dict)
+    measured: Tensor | None = None
     cut_prefix: bool = False
     _first_moments: dict[int, Moments] = field(default_factory=dict, compare=False)
 
@@ -78,7 +82,7 @@ class MaskedModel:
             for path in blocks:
                 hook = partial(_keep, outputs, path)
                 stack.callback(self.trace.model.get_submodule(path).register_forward_hook(hook).remove)
-            result = self.run_all([counts])[0]
+            result = replace(self, measured=None).run_all([counts])[0]
         first = self._first_block(counts)
         # Blocks that were skipped only handed on what they were given; what they stand for is in the trace.
         returned = (*self.trace.block_outputs[:first], *(outputs[path] for path in blocks[first:]))
@@ -89,9 +93,8 @@ class MaskedModel:
 
         A probe must name all layers from its first block on, for nothing behind that block is remembered.
         """
-        return MaskedModel(
-            replace(self.trace, block_outputs=base.block_outputs), self.compensation, self.allowed, cut_prefix=True
-        )
+        trace = replace(self.trace, block_outputs=base.block_outputs)
+        return MaskedModel(trace, self.compensation, self.allowed, self.measured, cut_prefix=True)
 
     @torch.inference_mode()
     def run_all(self, probes: Sequence[Counts]) -> list[MaskedPass]:
@@ -122,10 +125,22 @@ class MaskedModel:
                 writer = self.trace.model.get_submodule(layer.writer)
                 writer.forward = self._forward(layer, writer, probes, results)
                 stack.callback(writer.__dict__.pop, "forward", None)
-            stack.enter_context(replayed(self.trace, first_block, copies=len(probes)))
-            repeated = {n: v.repeat(len(probes), *[1] * (v.ndim - 1)) for n, v in self.trace.inputs.items()}
-            outputs = outputs_of(self.trace.model, repeated).chunk(len(probes))
+            outputs = self._outputs(first_block, max(layer.block for layer in lowered), len(probes))
         return [MaskedPass(part, r.kept, r.writers) for part, r in zip(outputs, results, strict=True)]
+
+    def _outputs(self, first_block: int, last_block: int, copies: int) -> list[Tensor]:
+        """Return the outputs of as many probes, which lower layers in blocks from `first_block` to `last_block`."""
+        trace, measured = self.trace, self.measured
+        if measured is None or last_block + 1 == trace.blocks:
+            with replayed(trace, first_block, copies=copies):
+                return list(outputs_of(trace.model, _repeated(trace.inputs, copies)).chunk(copies))
+        with replayed(trace, first_block, copies=copies), ending_after(trace, last_block) as returned:
+            outputs_of(trace.model, _repeated(trace.inputs, copies))
+        narrow = trace.with_block_output(last_block, rows_of(returned[0], measured.repeat(copies)))
+        inputs = {name: value[measured] for name, value in trace.inputs.items()}
+        with replayed(narrow, last_block + 1):
+            parts = outputs_of(trace.model, _repeated(inputs, copies)).chunk(copies)
+        return [torch.full_like(trace.outputs, torch.nan).index_put((measured,), part) for part in parts]
 
     def _forward(
         self, layer: Layer, module: nn.Module, probes: Sequence[Counts], results: Sequence[MaskedPass]
@@ -189,6 +204,10 @@ class MaskedModel:
         if first:
             self._first_moments[layer.index] = moment
         return moment
+
+
+def _repeated(inputs: Inputs, copies: int) -> Inputs:
+    return {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
 
 
 def _keep(outputs: dict[str, Any], path: str, _module: nn.Module, _args: Any, output: Any) -> None:

@@ -94,7 +94,7 @@ def personalize(
         _check_labels(trace, labels)
     fit = fit_split(count, settings.held_out_share, rng)
     allowed = _allowed(layers, dropped_units)
-    masked = MaskedModel(trace, compensation(settings, fit), allowed)
+    masked = MaskedModel(trace, compensation(settings, fit), allowed, measured=~fit)
 
     def increase(result: MaskedPass) -> float:
         return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=~fit)

@@ -56,6 +56,10 @@ class DenseTrace:
         """Number of transformer blocks."""
         return len(self.block_outputs)
 
+    def with_block_output(self, block: int, output: Any) -> "DenseTrace":
+        """Return a trace in which `block` has returned `output`."""
+        return replace(self, block_outputs=(*self.block_outputs[:block], output, *self.block_outputs[block + 1 :]))
+
     def logits(self, outputs: Tensor) -> Tensor:
         """Return the logits [..., classes] of `outputs` of this model or of one that was cut from it, shift included.
 
@@ -122,6 +126,32 @@ def replayed(trace: DenseTrace, first_block: int, *, copies: int = 1) -> Iterato
     finally:
         for module in modules:
             module.__dict__.pop("forward", None)
+
+
+@contextmanager
+def ending_after(trace: DenseTrace, block: int) -> Iterator[list[Any]]:
+    """Make the model skip all blocks behind `block`; what that one returned is in the list that this yields."""
+    paths = list(dict.fromkeys(layer.block_path for layer in trace.layers))
+    skipped = [trace.model.get_submodule(path) for path in paths[block + 1 :]]
+    returned: list[Any] = []
+
+    def skip(*_args: Any, **_kwargs: Any) -> Any:
+        return returned[0]
+
+    with ExitStack() as stack:
+        for module in skipped:
+            module.forward = skip
+            stack.callback(module.__dict__.pop, "forward", None)
+        keep = trace.model.get_submodule(paths[block]).register_forward_hook(lambda _m, _a, out: returned.append(out))
+        stack.callback(keep.remove)
+        yield returned
+
+
+def rows_of(output: Any, rows: Tensor) -> Any:
+    """Return what a block returned, for the samples `rows` [samples] of bool alone."""
+    if isinstance(output, tuple):
+        return tuple(part[rows] if isinstance(part, Tensor) else part for part in output)
+    return output[rows]
 
 
 def _pass_through(hidden: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:

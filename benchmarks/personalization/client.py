@@ -52,7 +52,7 @@ class Client:
         """Return the model on the private samples, with moments of all of them or of the fitting share."""
         settings = replace(self.settings, recovery="fold") if fold else self.settings
         fit = torch.ones_like(self.fit) if everything else self.fit
-        return MaskedModel(self.trace, compensation(settings, fit))
+        return MaskedModel(self.trace, compensation(settings, fit), measured=~self.fit)
 
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats) on the held-out private samples."""

@@ -49,7 +49,7 @@ class Clients:
         trace = device_trace(self.backbone.model, layers, inputs, settings)
         count = len(inputs["pixel_values"])
         fit = fit_split(count, settings.held_out_share, np.random.default_rng(client))
-        masked = MaskedModel(trace, compensation(settings, fit), {})
+        masked = MaskedModel(trace, compensation(settings, fit), measured=~fit)
         found = take_samples(
             masked,
             one_at_a_time(len(layers), self.layout.levels),

@@ -62,7 +62,8 @@ class Client:
     def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
         """Return the model on the private windows, with moments of all of them or of the fitting share."""
         settings = replace(self.settings, recovery="fold") if fold else self.settings
-        return MaskedModel(self.trace, compensation(settings, torch.ones_like(self.fit) if everything else self.fit))
+        used = torch.ones_like(self.fit) if everything else self.fit
+        return MaskedModel(self.trace, compensation(settings, used), measured=~self.fit)
 
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats a token) on the held-out private windows."""

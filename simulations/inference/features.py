@@ -94,8 +94,8 @@ def _increase(
     trace = trace_dense(model, layers, {"pixel_values": torch.cat([own, asked])})
     trace = replace(trace, shift=label_shift(trace.outputs[: len(own)]))
     fit = torch.arange(trace.samples) < len(own)
-    masked = MaskedModel(trace, Compensation(ridge=settings.ridge, score=settings.score, fit=fit))
+    masked = MaskedModel(trace, Compensation(ridge=settings.ridge, score=settings.score, fit=fit), measured=~fit)
     probes = [probe_counts(row, layers, levels) for row in one_at_a_time(len(layers), len(levels))]
     dense = trace.logits(trace.outputs[~fit])
-    found = [entropy_increase(dense, trace.logits(masked.run(probe).outputs[~fit])) for probe in probes]
+    found = [entropy_increase(dense, trace.logits(result.outputs[~fit])) for result in masked.run_all(probes)]
     return np.asarray(np.maximum(torch.stack(found, dim=1).double().numpy(), 0.0))

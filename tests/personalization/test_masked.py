@@ -99,6 +99,22 @@ def test_the_order_of_probes_does_not_matter(name, seed):
 
 
 @every_architecture
+@few
+@given(seed=st.integers(0, 10**6))
+def test_only_what_is_measured_is_computed_behind_the_last_lowered_block(name, seed):
+    masked = ready(build(name, Shape(depth=3), seed), fit=(True, False, True))
+    narrow = replace(masked, measured=torch.tensor([False, True, False]))
+    rng = np.random.default_rng(seed)
+    probes = [draw_counts(masked.trace.layers[:4], rng) for _ in range(4)]
+    for one, other in zip(narrow.run_all(probes), masked.run_all(probes), strict=True):
+        measured = replace(masked, trace=replace(masked.trace, positions=masked.trace.positions[1:2]))
+        same(measured, replace(one, outputs=one.outputs[1:2]), replace(other, outputs=other.outputs[1:2]))
+    skipped = narrow.run_all([{0: 1}])[0].outputs
+    assert bool(skipped[[0, 2]].isnan().all())
+    assert bool(skipped[1].isfinite().all())
+
+
+@every_architecture
 def test_a_probe_of_nothing_is_the_dense_model(name):
     masked = ready(build(name))
     for result in (masked.run({}), masked.run_all([{0: 1}, {}])[1]):
