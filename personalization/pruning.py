@@ -91,6 +91,7 @@ class StepBuffer:
             while not fits and attempts < _RESTORE_ATTEMPTS and share > target:
                 target, attempts = (share + target) / 2.0, attempts + 1
                 counts = self._allocate(target, committed)
+                del result  # two sets of a whole model's writers are too many
                 result, measured = self._run(counts)
                 fits = measured <= self.schedule.tolerance
             steps.append(Step(target, counts, measured, fits))
@@ -151,6 +152,8 @@ class StepBuffer:
         return allocate(self.layers, self.curves, self.costs, target, limits=self.schedule.limits, available=available)
 
     def _run(self, counts: Counts) -> tuple[MaskedPass, float]:
-        result = self.masked.run(dict(enumerate(map(int, counts))))
+        probe = dict(enumerate(map(int, counts)))
+        # What blocks returned is of use to the fresh probes that branch off, and large.
+        result = self.masked.run(probe) if self.schedule.step_probes else self.masked.run_all([probe])[0]
         self.evaluations += 1
         return result, self.measure(result)
