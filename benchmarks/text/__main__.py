@@ -2,12 +2,13 @@
 
 Speakers with private text, tested on their own later speeches. Rows say where a device's idea of its layers comes from,
 columns what is done about the cut; every cell is a personal model of every speaker. Needs `make llm`. Takes hours on
-two cores; results are kept as they come in `--out`, and an interrupted run goes on where it stopped.
+two cores; results are kept as they come in `--out`, and an interrupted run goes on where it stopped. `--parts` says
+what to work on; the tables show all that is kept.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,21 +17,26 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.kept_results import kept, map_and_keep
-from benchmarks.text.cells import Fleet, Record, all_tasks, evaluate, sense
+from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
 from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.whole import PAIRS, evaluate_pair
 from personalization.errors import UserError
 from personalization.texts import WINDOW_TOKENS
 
+UNTRAINED, TRAINED, WHOLE = "untrained", "distilled", "whole"
+PARTS = (UNTRAINED, TRAINED, WHOLE)
 
-def run(fleet: Fleet, out: Path, jobs: int, console: Console) -> tuple[list[Record], list[Record], list[Record]]:
-    """Measure and evaluate all speakers; return their records, the cells of the tables, and those of whole models."""
+
+def run(
+    fleet: Fleet, out: Path, jobs: int, console: Console, parts: Collection[str] = PARTS
+) -> tuple[list[Record], list[Record], list[Record]]:
+    """Measure all speakers and evaluate `parts`; return their records, the cells of the tables, and whole models."""
     out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs) as pool:
 
         def complete(name: str, work: Callable[..., Any], tasks: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
-            """Return the results of all tasks: those that are kept, and the missing ones, made now."""
+            """Return the results of `tasks`, and others that are kept: the missing ones are made now."""
             found = kept(out / name)
             known = {key(result) for result in found}
             todo = [task for task in tasks if task not in known]
@@ -42,13 +48,13 @@ def run(fleet: Fleet, out: Path, jobs: int, console: Console) -> tuple[list[Reco
         cells = complete(
             "cells.jsonl",
             partial(evaluate, fleet, known),
-            all_tasks(fleet),
+            [task for task in all_tasks(fleet) if (TRAINED if task[3] == DISTILLED else UNTRAINED) in parts],
             lambda cell: (cell["client"], cell["row"], cell["budget"], cell["column"]),
         )
         pairs = complete(
             "whole.jsonl",
             partial(evaluate_pair, fleet, known),
-            [(number, arm) for arm, _ in PAIRS for number in numbers],
+            [(number, arm) for number in numbers for arm, _ in PAIRS if WHOLE in parts],
             lambda pair: (pair[0]["client"], pair[0]["arm"]),
         )
     return sensed, cells, [record for pair in pairs for record in pair]
@@ -65,6 +71,9 @@ def main() -> int:
     parser.add_argument(
         "--window-tokens", type=int, default=WINDOW_TOKENS, help=f"tokens of a window (default: {WINDOW_TOKENS})"
     )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to work on after the sensing (default: all)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/text"), help="folder that keeps the results")
     arguments = parser.parse_args()
@@ -73,7 +82,7 @@ def main() -> int:
     console = Console()
     fleet = Fleet(arguments.model, str(arguments.data), arguments.clients, arguments.window_tokens)
     try:
-        sensed, cells, whole = run(fleet, arguments.out, arguments.jobs, console)
+        sensed, cells, whole = run(fleet, arguments.out, arguments.jobs, console, arguments.parts)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,9 @@ def rises(sensed: Sequence[Record], cells: Sequence[Record], row: str, column: s
 
 
 def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
-    """Return a table for each budget: perplexity relative to the dense model's, evaluations and seconds."""
+    """Return a table for each budget: perplexity relative to the dense model's, evaluations and seconds. What has not
+    been measured is left empty.
+    """
     dense = np.exp([record["dense"] for record in sensed])
     lines = [f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.", ""]
     for budget in BUDGETS:
@@ -37,8 +39,8 @@ def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
         for row in ROWS:
             entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in COLUMNS]
             own = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, COMPENSATED, budget)]
-            spent, seconds = (np.mean([c[key] for c in own]) for key in ("evaluations", "seconds"))
-            lines.append(f"| {row} | " + " | ".join(entries) + f" | {spent:.0f} | {seconds:.0f} |")
+            entries += [f"{np.mean([c[key] for c in own]):.0f}" if own else "" for key in ("evaluations", "seconds")]
+            lines.append(f"| {row} | " + " | ".join(entries) + " |")
         lines.append("")
     return "\n".join(lines)
 
@@ -48,6 +50,8 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
     lines = ["Perplexity, paired over speakers; below 0 the first is better:", ""]
 
     def compare(text: str, one: Array, other: Array, *, wanted: bool) -> None:
+        if not len(one) or len(one) != len(other):
+            return
         mean, half = mean_interval(list(100.0 * (one - other)))
         verdict = ("reached" if mean <= 0.0 else "NOT reached") if wanted else "no aim"
         lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}")
@@ -66,7 +70,11 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
 
 
 def whole_table(records: Sequence[Record]) -> str:
-    """Return the table of `benchmarks.text.whole`, and whether the cut models, tuned, are good enough."""
+    """Return the table of `benchmarks.text.whole`, and whether the cut models, tuned, are good enough; empty without
+    records.
+    """
+    if not records:
+        return ""
     nats = {arm: np.array([r["nats"] for r in _sorted(records) if r["arm"] == arm]) for arm in ARMS}
     shares = {arm: np.mean([r["share"] for r in records if r["arm"] == arm]) for arm in ARMS}
     lines = [

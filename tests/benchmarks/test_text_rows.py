@@ -9,6 +9,9 @@ from tiny_text import write_language_model, write_speakers
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
+from rich.console import Console
+
+from benchmarks.text.__main__ import TRAINED, WHOLE, run
 from benchmarks.text.cells import COLUMNS, Fleet, all_tasks, evaluate, sense, whole_client
 from benchmarks.text.clients import load_client, load_world
 from benchmarks.text.rows import (
@@ -82,6 +85,18 @@ def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     text = summary_tables(list(sensed.values()), cells) + checks(list(sensed.values()), cells)
     assert all(f"| {row} |" in text for row in ROWS)
     assert " | ".join(COLUMNS) in text
+
+
+def test_a_run_goes_on_with_the_parts_that_it_is_asked_for(fleet, tmp_path):
+    console = Console(quiet=True)
+    sensed, cells, whole = run(fleet, tmp_path / "out", 1, console, [WHOLE])
+    assert (len(sensed), len(cells), len(whole)) == (3, 0, 3 * len(ARMS))
+    assert f"| {ROWS[0]} |" in summary_tables(sensed, cells)
+    assert "against" not in checks(sensed, cells)
+    again, cells, kept = run(fleet, tmp_path / "out", 1, console, [TRAINED])
+    assert (again, kept) == (sensed, whole)
+    assert len(cells) == 2 * fleet.clients * len(BUDGETS)
+    assert whole_table([]) == ""
 
 
 def test_what_keeps_everything_is_the_dense_model(fleet):
