@@ -61,7 +61,7 @@ def _sweep(summary: dict[str, Any]) -> Iterator[str]:
     methods, quality, kinds = ordered_methods(summary), compared_by(summary), _kinds(summary)
     unit = _unit(quality)
     change = "Paired change of accuracy from the first line, points"
-    if quality.same:
+    if quality.ratios:
         change = "Perplexity, times that of the first line, paired"
     for name, heading in (
         (quality.metric, f"Mean {quality.name}{unit}"),
@@ -81,7 +81,7 @@ def _kinds(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _unit(quality: ComparedQuality) -> str:
-    return ", %" if quality.kind == "share" else ""
+    return "" if quality.ratios else ", %"
 
 
 def _cell(found: Estimate | None, kind: str) -> str:
