@@ -11,8 +11,9 @@ from plotly.offline import get_plotlyjs
 from personalization.files import write_atomically
 from simulations.report import comparison_figures as figures
 from simulations.report import comparison_page_tables as tables
+from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_headline import headline, worst_case
-from simulations.report.comparison_metrics import WEIGHT_ARMS, WEIGHT_MARK, Summary, is_arm, method_label
+from simulations.report.comparison_metrics import Summary, is_arm, method_label, zeros_rows
 from simulations.report.comparison_quality import ComparedQuality, compared_by
 from simulations.report.comparison_script import SCRIPT, STYLE
 from simulations.report.comparison_sweeps import (
@@ -46,11 +47,13 @@ def _quality_sections(summary: Summary, quality: ComparedQuality) -> tuple[_Sect
 
 def _cost_sections(summary: Summary, quality: ComparedQuality) -> tuple[_Section, ...]:
     name, up = quality.name.capitalize(), "up" if quality.better > 0 else "down"
+    zeros = dict.fromkeys(method_label(row["method"]) for row in zeros_rows(summary["rows"]))
+    sparse = f" Of {' and '.join(zeros)} it is the size of sparse storage, at the dense model's speed." if zeros else ""
     return (
         _Section(
             f"{name} against size",
             f"Further left is smaller, further {up} better. "
-            "On the dashed line nothing else is both smaller and better.",
+            f"On the dashed line nothing else is both smaller and better.{sparse}",
             figures.quality_against_size,
             legend=True,
         ),
@@ -160,12 +163,7 @@ def _notes(summary: Summary) -> str:
     told = f"The difference is held against {escape(method_label(summary['methods'][0]))}."
     if any(is_arm(method) for method in summary["methods"]):
         told += " Open symbols are reference arms: what the same clients reach in other ways."
-    if any(is_arm(method) and method_label(method).endswith(WEIGHT_MARK) for method in summary["methods"]):
-        arms = " and ".join(sorted(WEIGHT_ARMS))
-        told += (
-            f" {WEIGHT_MARK} {arms} train on the clients' labels and send weights up, which no strategy does; they "
-            "stand here to show what statistics alone cost and save."
-        )
+    told += "".join(f" {escape(note.sentence(), quote=False)}" for note in footnotes(summary["methods"]))
     return f'<p class="note">{told}</p>'
 
 
