@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from client.backbone import LocalBackbone
-from client.data import PrivateSamples
 from client.model import keep_model
 from client.own_model import OwnModel
 from client.state import ClientState
@@ -18,7 +17,7 @@ from personalization.tasks import task_of
 
 def keep(state: ClientState, version: int, backbone: LocalBackbone, own: OwnModel, result: Personalization) -> None:
     """Keep what was found for a plan; it replaces what was kept for that version. Raises OSError, ClientError."""
-    state.save_samples(version, result.samples, data=own.samples.fingerprint())
+    state.save_samples(version, result.samples, data=own.fingerprint())
     preprocessing = own.preprocessing
     packed = pack_personal_model(
         result.model,
@@ -31,7 +30,7 @@ def keep(state: ClientState, version: int, backbone: LocalBackbone, own: OwnMode
         extra={"plan": version},
     )
     keep_model(state, version, packed)
-    state.add_record(version, _entry(backbone, own.samples, result))
+    state.add_record(version, _entry(backbone, own, result))
 
 
 def statistics_of(backbone: LocalBackbone, result: Personalization) -> ClientStatistics:
@@ -52,12 +51,13 @@ def statistics_of(backbone: LocalBackbone, result: Personalization) -> ClientSta
     )
 
 
-def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:
+def _entry(backbone: LocalBackbone, own: OwnModel, result: Personalization) -> dict[str, Any]:
     """Return what the device notes for itself and for whoever simulates it; none of it is sent."""
     preprocessing = backbone.facts.preprocessing
     return {
         **({} if preprocessing is None else {"task": task_of(preprocessing)}),
-        "samples": samples.count,
+        **({} if own.tokenizer is None else {"vocabulary": own.tokenizer.vocabulary}),
+        "samples": own.samples.count,
         "evaluations": result.evaluations,
         "fit_r2": result.fit_r2,
         "agreement": result.agreement,

@@ -15,7 +15,7 @@ from client.own_model import OwnModel, own_model
 from client.personal import keep, statistics_of
 from client.privacy import Charge, admit
 from client.secure import answer_step, check_invitation, mask, read_secure_settings
-from client.settings import needs_labels, read_settings
+from client.settings import needs_labels, own_config, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
@@ -139,7 +139,7 @@ def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
     backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
     content.pop(PIECES, None)  # they are in the cache now, and as large as the model
     samples = device.load(device.node_config, device.run_config, backbone.facts)
-    own = own_model(backbone, samples, device.run_config)
+    own = own_model(backbone, samples, own_config(device.run_config, device.node_config))
     result = _personalize(own, backbone, asked, device)
     keep(device.state, asked.plan.version, backbone, own, result)
     vector = to_vector(statistics_of(backbone, result), asked.layout)
@@ -149,7 +149,7 @@ def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
 
 def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device: Device) -> Personalization:
     plan, layout, samples = asked.plan, asked.layout, own.samples
-    past = device.state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
+    past = device.state.load_samples(plan.version, layout.atoms, data=own.fingerprint())
     newcomer = past is None or not len(past.measurements)
     settings = read_settings(device.run_config, device.node_config, plan, device.name, newcomer=newcomer)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalization.errors import UserError
-from personalization.settings import Recovery
+from personalization.settings import Precision, Recovery
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class KeyOptions:
     ] = None
     vault_keyring: Annotated[
         str | None,
-        typer.Option(help="Entry of the system's keyring (service fedsieve) with the key; needs fedsieve[keyring]."),
+        typer.Option(help="Entry of the system's keyring (service fedsieve) with the key; needs the extra `keyring`."),
     ] = None
     vault_env: Annotated[
         bool, typer.Option("--vault-env", help="Take the key from the environment variable FEDSIEVE_VAULT_KEY.")
@@ -105,11 +105,42 @@ class OwnOptions:
     window_tokens: Annotated[
         int | None, typer.Option(help="Tokens in a window of text.", show_default="the fleet's")
     ] = None
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut the vocabulary of a language model: at most so many tokens stay, those that this device's text "
+            "uses and the model expects there. 0: all stay.",
+            show_default="the fleet's",
+        ),
+    ] = None
     recovery: Annotated[
         Recovery | None,
         typer.Option(
             help="What makes up for a cut on this device: folded means only, closed-form refit (ridge), or that and "
             "training, towards the dense model (distill) or the labels, which are the next tokens of a text (tune).",
+            show_default="the fleet's",
+        ),
+    ] = None
+    training_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches of training, with a recovery that trains; 0: this device trains nothing, whatever the server "
+            "asks for.",
+            show_default="the fleet's",
+        ),
+    ] = None
+    adapters: Annotated[
+        int | None,
+        typer.Option(
+            help="Train low-rank adapters (LoRA) of this rank instead of the weights; needs the extra `adapters`. "
+            "0: train the weights.",
+            show_default="the fleet's",
+        ),
+    ] = None
+    training_precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Of the passes of training; `bfloat16` is faster on processors that know it.",
             show_default="the fleet's",
         ),
     ] = None

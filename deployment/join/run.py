@@ -28,6 +28,7 @@ from deployment.join.vault_choice import VaultChoice, make_missing_key, open_sta
 from deployment.join.watch import StateWatcher
 from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
+from personalization.extras import check_adapters
 
 _TICK_SECONDS = 1.0
 _STOP = object()
@@ -74,8 +75,9 @@ def _prepare(
 ) -> Ready:
     """Check everything that is on the device, and make what is missing. Raises UserError, OSError."""
     data, found = settings.data.absolute(), check_data(settings.data)
-    if found.task == "image" and (settings.windows is not None or settings.window_tokens is not None):
-        raise UserError(f"{data}: images, so there are no windows of text; leave out --windows and --window-tokens")
+    settings.check_data(found, data)
+    if settings.adapters:
+        check_adapters()
     owner = claim_state(state, node)
     vault = settings.vault or remembered_vault(state, places) or _default_vault(node, places, environment)
     if make_missing_key(state, vault):

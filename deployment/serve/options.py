@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from personalization.settings import PersonalizationSettings, Recovery
+from personalization.settings import PersonalizationSettings, Precision, Recovery
 from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
@@ -71,6 +71,20 @@ class PersonalizingOptions:
             "are the next tokens of a text (tune)."
         ),
     ] = PersonalizationSettings.recovery
+    training_steps: Annotated[
+        int, typer.Option(help="Batches of training, with a recovery that trains; 0: none on any device.")
+    ] = PersonalizationSettings.training_steps
+    adapters: Annotated[
+        int,
+        typer.Option(
+            help="Train low-rank adapters (LoRA) of this rank instead of the weights; they are merged in the end. "
+            "Devices need the extra `adapters`. 0: train the weights."
+        ),
+    ] = PersonalizationSettings.adapters
+    training_precision: Annotated[
+        Precision,
+        typer.Option(help="Of the passes of training; `bfloat16` is faster on processors that know it."),
+    ] = PersonalizationSettings.training_precision
     windows: Annotated[
         int | None,
         typer.Option(
@@ -80,6 +94,14 @@ class PersonalizingOptions:
     ] = None
     window_tokens: Annotated[
         int | None, typer.Option(help="Tokens in a window of text.", show_default=str(TextBatch.tokens))
+    ] = None
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut the vocabulary of a language model: each device keeps at most so many tokens, those that its "
+            "text uses and the model expects there. Other text is spelled out in more tokens.",
+            show_default="whole vocabulary",
+        ),
     ] = None
 
     def settings(self) -> dict[str, Any]:
