@@ -87,8 +87,21 @@ def _prepare(
     _tell_ready(report, node, found, data)
     report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
     report.tell("privacy", settings.privacy, sums_only=settings.sums_only, smallest_cohort=settings.smallest_cohort)
-    config: dict[str, str | float] = {
-        "data-dir": str(data),
+    supernode = SuperNodeSettings(
+        node=node,
+        state=state,
+        home=places.flower(node),
+        node_config=node_config(settings, node, state, vault),
+        environment=vault.environment(environment),
+        recording=None if settings.record is None else recording_file(settings.record, node.name),
+    )
+    return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
+
+
+def node_config(settings: JoinSettings, node: NodeFile, state: Path, vault: VaultChoice) -> dict[str, str | float]:
+    """Return what the ClientApp of a device that joined is told: Flower's node configuration."""
+    return {
+        "data-dir": str(settings.data.absolute()),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
         "client-name": node.name,
@@ -98,15 +111,6 @@ def _prepare(
         **settings.own(),
         **({} if settings.epsilon_budget is None else {EPSILON_BUDGET: settings.epsilon_budget}),
     }
-    supernode = SuperNodeSettings(
-        node=node,
-        state=state,
-        home=places.flower(node),
-        node_config=config,
-        environment=vault.environment(environment),
-        recording=None if settings.record is None else recording_file(settings.record, node.name),
-    )
-    return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
 
 
 def _tell_ready(report: Reporter, node: NodeFile, found: DataFound, data: Path) -> None:
