@@ -62,6 +62,20 @@ def tensors(model):
     return {key: tensor.clone() for key, tensor in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("recovery", ["distill", "tune"])
+def test_no_steps_are_no_training_and_need_no_labels_and_no_adapters(recovery, monkeypatch):
+    monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
+    model, inputs = tiny("vit")
+    found, ridge = (
+        personalize(model, inputs, settings=chosen(**own))
+        for own in ({"recovery": recovery, "training_steps": 0, "adapters": 2}, {"recovery": "ridge"})
+    )
+    for one, other in zip(found.model.parameters(), ridge.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(UserError, match="adapters need the library peft" if recovery == "distill" else "needs labels"):
+        personalize(model, inputs, settings=chosen(recovery=recovery, adapters=2))
+
+
 @either
 @pytest.mark.parametrize("recovery", ["fold", "ridge", "distill"])
 @pytest.mark.parametrize("steps", [1, 3])
