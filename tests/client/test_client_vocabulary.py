@@ -30,15 +30,13 @@ def model(tmp_path_factory):
 class Device:
     """A client app for a language model, with a state in a vault; what it personalizes is noted in `seen`."""
 
-    def __init__(self, model, folder) -> None:
-        create_key_file(folder / "key")
+    def __init__(self, model, folder, *, key: bool = True) -> None:
         self.backbone, self.seen = load_generic_backbone(str(model), levels=2), []
         self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
-        self.node = {
-            "state-dir": str(folder / "state"),
-            "data-dir": str(self.text),
-            "vault-key-file": str(folder / "key"),
-        }
+        self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
+        if key:
+            create_key_file(folder / "key")
+            self.node["vault-key-file"] = str(folder / "key")
 
     def context(self, **run) -> Context:
         return Context(1, 9, self.node, RecordDict(), {**RUN, **run})
@@ -80,7 +78,9 @@ def device(model, tmp_path):
 
 
 @pytest.mark.usefixtures("task_identity")
-def test_a_device_that_is_killed_speaks_with_the_tokens_of_its_last_model_and_goes_on(device):
+@pytest.mark.parametrize("key", [True, False])
+def test_a_device_that_is_killed_speaks_with_the_tokens_of_its_last_model_and_goes_on(model, tmp_path, key):
+    device = Device(model, tmp_path, key=key)
     device.answer(1, everything=True)
     before = device.predict()
     assert before["continuation"]
