@@ -5,32 +5,45 @@ Heavy packages are imported inside the commands, so that `fedsieve --help` answe
 """
 
 import errno
-import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from deployment.cli import enroll
-from deployment.join_cli import KeyEnvironmentOption, KeyFileOption, KeyringOption, join, vault
+from deployment.join.layout import is_state
+from deployment.join.options import KeyOptions
+from deployment.join_cli import join, vault
+from deployment.option_groups import grouped
 from deployment.serve_cli import serve
-from personalization.continuation import Generation
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
-from personalization.texts import TEXT_SUFFIXES
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop
+from simulations.cli.export import (
+    DataOption,
+    FormatOption,
+    Int8Option,
+    OutOption,
+    SourceArgument,
+    precision_of,
+    show_export,
+)
 from simulations.cli.gguf import export_to_gguf
-from simulations.cli.options import JsonOption, SeedOption
+from simulations.cli.images import show_predictions
+from simulations.cli.options import JsonOption
 from simulations.cli.personalize import personalize
 from simulations.cli.simulate import simulate
-from simulations.cli.text import predict_text
+from simulations.cli.text import GenerationOptions, are_texts, predict_text
+
+if TYPE_CHECKING:
+    from personalization.device.manifest import DeviceManifest
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -98,79 +111,34 @@ app = typer.Typer(
 )
 
 
+@grouped
 def export(
-    model_folder: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a personal model, or of a dense one (config.json); or the state of a node that joined."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the exported model; with --format gguf a file.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="This device's images, to check the export on: a folder, or class folders; its text, for a language "
-            "model. Not for --format gguf."
-        ),
-    ] = None,
-    file_format: Annotated[
-        Literal["onnx", "gguf"],
-        typer.Option(
-            "--format",
-            help="`onnx` runs with `fedsieve predict`; `gguf`, for language models whose layers are all of one size, "
-            "with llama.cpp.",
-        ),
-    ] = "onnx",
-    int8: Annotated[
-        Literal["none", "dynamic", "static"],
-        typer.Option(
-            help="8-bit weights: `dynamic` scales activations as the model runs, `static` by their range on --data "
-            "(images only); `none` exports 32-bit numbers."
-        ),
-    ] = "dynamic",
-    vault_key_file: KeyFileOption = None,
-    vault_keyring: KeyringOption = None,
-    vault_env: KeyEnvironmentOption = False,
+    *,
+    model_folder: SourceArgument,
+    out: OutOption,
+    data: DataOption = None,
+    file_format: FormatOption = "onnx",
+    int8: Int8Option = "dynamic",
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to ONNX, for devices without torch; checked against torch on the device's own images or text.
 
     A state that is encrypted is opened with the key that it was last joined with; what is exported is not encrypted.
     """
-    from deployment.join.layout import is_state
-    from personalization.device.manifest import Precision
-    from simulations.report.device import export_table
-
-    precisions: dict[str, Precision] = {"none": "fp32", "dynamic": "int8-dynamic", "static": "int8-static"}
-    precision = precisions[int8]
     if file_format == "gguf":
-        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
+        key.refuse(model_folder)
         export_to_gguf(model_folder, data, out, int8=int8, as_json=as_json)
         return
     if data is None:
         raise UserError("--data: missing; give this device's images or text, which the export is checked on")
-    if is_state(model_folder):
-        from deployment.join.stored import export_from_state
-        from deployment.join.vault_choice import choose_vault
-
-        choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
-        manifest = export_from_state(
-            model_folder, data, out, precision=precision, choice=choice, environment=os.environ
-        )
-    else:
-        from personalization.export import export_folder
-
-        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        manifest = export_folder(model_folder, data, out, precision=precision)
-    if as_json:
-        typer.echo(manifest.to_json(), nl=False)
-    else:
-        Console().print(export_table(manifest))
-        sample = "IMAGE" if manifest.labels else '--prompt "..."'
-        typer.echo(f"{out}: saved; try it with: fedsieve predict {out} {sample}")
+    exported = _exporter(model_folder, key)(model_folder, data, out, precision=precision_of(int8))
+    show_export(exported, out, as_json=as_json)
 
 
+@grouped
 def predict(
+    *,
     model_folder: Annotated[
         Path, typer.Argument(help="Folder of a personal model, of an exported one, or the state of a node that joined.")
     ],
@@ -178,18 +146,8 @@ def predict(
         list[Path] | None, typer.Argument(help="Image files; for a language model, files of text to score.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that a language model goes on from.")] = None,
-    tokens: Annotated[int, typer.Option(help="Most tokens to go on for.")] = 60,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; higher is more varied.")
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0: from all.")] = 50,
-    top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest tokens that together are this likely; 1: from all.")
-    ] = 1.0,
-    seed: SeedOption = 0,
-    vault_key_file: KeyFileOption = None,
-    vault_keyring: KeyringOption = None,
-    vault_env: KeyEnvironmentOption = False,
+    generation: GenerationOptions,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a personal model sees on images: file, class, probability. An exported model needs no torch.
@@ -198,48 +156,60 @@ def predict(
 
     A state that is encrypted is opened with the key that it was last joined with; `fedsieve join` may be running.
     """
-    from deployment.join.layout import is_state
-    from simulations.report.predictions import predictions_table
-
-    images = files or []
-    if prompt is not None or (images and all(file.suffix.lower() in TEXT_SUFFIXES for file in images)):
-        settings = Generation(tokens=tokens, temperature=temperature, seed=seed, top_k=top_k, top_p=top_p)
-        speak = None
-        if is_state(model_folder):
-            from deployment.join.stored import predict_text_from_state
-            from deployment.join.vault_choice import choose_vault
-
-            choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
-            speak = partial(predict_text_from_state, choice=choice, environment=os.environ)
-        else:
-            _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        predict_text(model_folder, images, prompt, settings, speak=speak, as_json=as_json)
-        return
-    if not images:
+    given = files or []
+    if prompt is not None or are_texts(given):
+        settings = generation.settings()
+        predict_text(model_folder, given, prompt, settings, speak=_speaker(model_folder, key), as_json=as_json)
+    elif given:
+        show_predictions(_classifier(model_folder, key)(model_folder, given), as_json=as_json)
+    else:
         raise UserError("nothing to predict: give image files, or for a language model --prompt or files of text")
-    exported = (model_folder / DEVICE_MANIFEST).is_file()
-    if not exported and is_state(model_folder):
+
+
+def _exporter(folder: Path, key: KeyOptions) -> Callable[..., "DeviceManifest"]:
+    """Return what exports the model in a folder, or in the state of a node. Raises UserError."""
+    opened = _opened(folder, key)
+    if opened is None:
+        from personalization.export import export_folder
+
+        return export_folder
+    from deployment.join.stored import export_from_state
+
+    return partial(export_from_state, **opened)
+
+
+def _speaker(folder: Path, key: KeyOptions) -> Callable[..., dict[str, Any]] | None:
+    """Return what speaks with the model in the state of a node, None for another folder. Raises UserError."""
+    opened = _opened(folder, key)
+    if opened is None:
+        return None
+    from deployment.join.stored import predict_text_from_state
+
+    return partial(predict_text_from_state, **opened)
+
+
+def _classifier(folder: Path, key: KeyOptions) -> Callable[..., list[dict[str, Any]]]:
+    """Return what classifies images with the model in a folder, or in the state of a node. Raises UserError."""
+    opened = _opened(folder, key)
+    if opened is not None:
         from deployment.join.stored import predict_from_state
-        from deployment.join.vault_choice import choose_vault
 
-        choice = choose_vault(key_file=vault_key_file, keyring=vault_keyring, environment=vault_env)
-        predictions = predict_from_state(model_folder, images, choice, os.environ)
-    else:
-        _refuse_key(model_folder, vault_key_file, vault_keyring, vault_env)
-        if exported:
-            from personalization.device.predict import predict_files
-        else:
-            from simulations.device import predict_files
-        predictions = predict_files(model_folder, images)
-    if as_json:
-        typer.echo(json.dumps(predictions, indent=2))
-    else:
-        Console().print(predictions_table(predictions))
+        return partial(predict_from_state, **opened)
+    if (folder / DEVICE_MANIFEST).is_file():
+        from personalization.device.predict import predict_files as on_device
+
+        return on_device
+    from simulations.device import predict_files
+
+    return predict_files
 
 
-def _refuse_key(folder: Path, *options: Path | str | bool | None) -> None:
-    if any(options):
-        raise UserError(f"{folder}: not the state of a node, so there is no key; leave out the --vault options")
+def _opened(folder: Path, key: KeyOptions) -> dict[str, Any] | None:
+    """Return with what the state of a node is opened, None for a model's folder. Raises UserError for a key to that."""
+    if is_state(folder) and not (folder / DEVICE_MANIFEST).is_file():
+        return {"choice": key.choice(), "environment": os.environ}
+    key.refuse(folder)
+    return None
 
 
 for command in (simulate, compare, personalize, export, predict, enroll, serve, join, vault, audit):

@@ -38,23 +38,21 @@ def make_app(
 
     def answer_message(message: Message, context: Context) -> Message:
         from client.identity import read_identity
-        from client.work import answer
+        from client.work import Device, Substitutes, answer
 
         state = ClientState.of(context)
+        device = Device(
+            state=state,
+            shelf=shelf,
+            name=_client_name(context),
+            node_config=context.node_config,
+            run_config=context.run_config,
+            load=load or partial(load_private_data, state=state),
+            identify=identify or read_identity,
+            substitutes=Substitutes(personalize=personalize, tamper=tamper, noise=noise),
+        )
         with state.exclusive():
-            content = answer(
-                message.content,
-                state=state,
-                shelf=shelf,
-                client=_client_name(context),
-                node_config=context.node_config,
-                run_config=context.run_config,
-                load=load or partial(load_private_data, state=state),
-                identify=identify or read_identity,
-                personalize=personalize,
-                tamper=tamper,
-                noise=noise,
-            )
+            content = answer(message.content, device)
         return Message(content, reply_to=message)
 
     app.train()(answer_message)

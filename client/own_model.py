@@ -1,5 +1,6 @@
 """The model that a device personalizes: the backbone, or what it makes of it for its own text before anything else."""
 
+import hashlib
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,27 +9,39 @@ from client.backbone import LocalBackbone
 from client.data import Config, PrivateSamples
 from personalization.own_vocabulary import own_vocabulary
 from personalization.tasks import Preprocessing, TaskSamples
+from personalization.texts import TextPreprocessing
 
 
 @dataclass(frozen=True)
 class OwnModel:
-    """model, preprocessing: the backbone's, or those with fewer tokens. samples: the device's, in these tokens."""
+    """model, preprocessing: the backbone's, or those with fewer tokens. samples: the device's, in these tokens.
+
+    tokenizer: that of the tokens that were kept, None where all were.
+    """
 
     model: nn.Module
     preprocessing: Preprocessing | None
     samples: PrivateSamples
+    tokenizer: TextPreprocessing | None = None
+
+    def fingerprint(self) -> bytes:
+        """Return 32 bytes that tell what is measured here from what is measured on other inputs, or with other tokens.
+
+        Which tokens are kept need not show in the inputs: those that are never used do not.
+        """
+        inputs = self.samples.fingerprint()
+        return inputs if self.tokenizer is None else hashlib.sha256(inputs + self.tokenizer.tokenizer.encode()).digest()
 
 
-def own_model(backbone: LocalBackbone, samples: PrivateSamples, run_config: Config) -> OwnModel:
-    """Return what a device personalizes: with `vocabulary` in the run configuration, a model of at most so many tokens.
+def own_model(backbone: LocalBackbone, samples: PrivateSamples, config: Config) -> OwnModel:
+    """Return what a device personalizes: with `vocabulary` in its configuration, a model of at most so many tokens.
 
     0 tokens, or none given, keep all. Raises UserError for models that read no text, and numbers that are too small.
     """
-    most = int(run_config.get("vocabulary") or 0)
+    most = int(config.get("vocabulary") or 0)
     if not most:
         return OwnModel(backbone.model, backbone.facts.preprocessing, samples)
     given = TaskSamples(samples.inputs, samples.labels, samples.training)
     own = own_vocabulary(backbone.model, backbone.facts.preprocessing, given, most=most)
-    return OwnModel(
-        own.model, own.preprocessing, PrivateSamples(own.samples.inputs, own.samples.labels, own.samples.training)
-    )
+    cut = PrivateSamples(own.samples.inputs, own.samples.labels, own.samples.training)
+    return OwnModel(own.model, own.preprocessing, cut, own.preprocessing)

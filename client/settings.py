@@ -26,8 +26,13 @@ _KEYS = (
     "training-precision",
     "adapt-head",
 )
-# Those that a device may set for itself: how much it computes for its model is its own affair.
-_OWN_KEYS = ("recovery",)
+# Those that a device may set for itself: how much it computes for its model, and how large that is, is its own affair.
+_OWN_KEYS = ("recovery", "training-steps", "adapters", "training-precision", "vocabulary")
+
+
+def own_config(run_config: Config, node_config: Config) -> Config:
+    """Return the run configuration as it holds for one device: what the device says of these keys comes first."""
+    return {**run_config, **{key: node_config[key] for key in _OWN_KEYS if node_config.get(key) not in (None, "")}}
 
 
 def read_settings(
@@ -35,11 +40,11 @@ def read_settings(
 ) -> PersonalizationSettings:
     """Return the settings for one plan; the seed follows from the run's, the client and the plan's version.
 
-    A device may have a `budget` and a `recovery` of its own in its node configuration, instead of the fleet's. Where
-    the plan asks for no probes, a newcomer, which has measured nothing itself, takes `first-probes`. Raises UserError
-    on values that make no sense.
+    A device may have a `budget` of its own in its node configuration, and what `own_config` takes from there. Where the
+    plan asks for no probes, a newcomer, which has measured nothing itself, takes `first-probes`. Raises UserError on
+    values that make no sense.
     """
-    asked = {**run_config, **{key: node_config[key] for key in _OWN_KEYS if node_config.get(key)}}
+    asked = own_config(run_config, node_config)
     chosen: dict[str, Any] = {k.replace("-", "_"): asked[k] for k in _KEYS if asked.get(k) not in (None, "")}
     seed = derive_seed(int(run_config.get("seed", 0)), client, plan.version)
     probes = plan.probes or (int(run_config.get("first-probes", FIRST_PROBES)) if newcomer else 0)
@@ -49,7 +54,7 @@ def read_settings(
 
 def needs_labels(settings: PersonalizationSettings) -> bool:
     """Say whether a device has to know the labels of its samples for these settings."""
-    return settings.signal == "loss" or settings.recovery == "tune"
+    return settings.signal == "loss" or (settings.recovery == "tune" and settings.trains)
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

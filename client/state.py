@@ -36,11 +36,11 @@ _KEPT_VERSIONS = 3
 class ClientState:
     """One client's directory (mode 700, files 600); every entry is replaced atomically.
 
-    `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a
-    plan. `model`: the personal model (see client.model). `record.json`: what was found for each plan. `version.json`:
-    the newest plan seen. `keyring`, `participation`: what secure sums need (see client.secure). `ledger.json`: what
-    answers have cost (see client.privacy). They are files of these
-    names, or, with a key, entries of the vault in `vault/`.
+    `backbone.safetensors`: cached generic layers. `samples/<version>.npz`: the compressed-sensing samples up to a plan.
+    `model`: the personal model, with the tokenizer of the tokens that it keeps (see client.model). `windows.npz`: of
+    the text (see client.windows). `record.json`: what was found for each plan. `version.json`: the newest plan seen.
+    `keyring`, `participation`: what secure sums need (see client.secure). `ledger.json`: what answers have cost (see
+    client.privacy). They are files of these names, or, with a key, entries of the vault in `vault/`.
     """
 
     def __init__(self, folder: Path, *, access: VaultAccess | None = None) -> None:

@@ -1,31 +1,29 @@
-"""What a device does with a plan: personalize on its own samples, keep the result, and say what it amounts to."""
+"""What a device does with a request: check it, personalize on its own samples, and say what that amounts to."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.backbone import BackboneShelf, LocalBackbone
-from client.data import Config, PrivateData, PrivateSamples
+from client.data import Config, PrivateData
 from client.identity import Identity
-from client.model import keep_model
 from client.node_file import SUMS_ONLY
 from client.own_model import OwnModel, own_model
-from client.privacy import admit
+from client.personal import keep, statistics_of
+from client.privacy import Charge, admit
 from client.secure import answer_step, check_invitation, mask, read_secure_settings
-from client.settings import needs_labels, read_settings
+from client.settings import needs_labels, own_config, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
-from personalization.groups import dropped_units, share_kept
+from personalization.groups import dropped_units
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
-from personalization.statistics import ClientStatistics, StatisticsLayout, to_vector
-from personalization.storage import pack_personal_model
-from personalization.tasks import task_of
+from personalization.statistics import StatisticsLayout, to_vector
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
 from strategies.protocol import PIECES, PLAN, read_plan, reply_content
@@ -39,22 +37,53 @@ Identify = Callable[[Config], Identity]
 Noise = Callable[[Config, Plan], Entropy]
 # Takes the node's configuration, the plan, the layout and the vector, and returns what is sent in its place.
 Tamper = Callable[[Config, Plan, StatisticsLayout, NDArray[np.float64]], NDArray[np.float64]]
+Vector = NDArray[np.float64]
 
 
-def answer(
-    content: RecordDict,
-    *,
-    state: ClientState,
-    shelf: BackboneShelf,
-    client: str,
-    node_config: Config,
-    run_config: Config,
-    load: PrivateData,
-    identify: Identify,
-    personalize: Personalize | None = None,
-    tamper: Tamper | None = None,
-    noise: Noise | None = None,
-) -> RecordDict:
+@dataclass(frozen=True, kw_only=True)
+class Substitutes:
+    """What simulations and tests put in the place of a device's own doing; None leaves it."""
+
+    personalize: Personalize | None = None
+    tamper: Tamper | None = None
+    noise: Noise | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Who answers. name: what its random numbers follow from. node_config, run_config: its own and the run's.
+
+    shelf: of backbones that are put together. load: where its samples come from. identify: who it is in secure sums.
+    """
+
+    state: ClientState
+    shelf: BackboneShelf
+    name: str
+    node_config: Config
+    run_config: Config
+    load: PrivateData
+    identify: Identify
+    substitutes: Substitutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """A request for statistics that was checked. root: hash of the backbone. digest: of the plan.
+
+    request: of a secure sum, None for statistics in the open. identity: who the device is in that sum, None where it
+    is to give nothing to it. charge: what the answer costs in privacy.
+    """
+
+    plan: Plan
+    layout: StatisticsLayout
+    root: bytes
+    digest: bytes
+    request: SecureRequest | None
+    identity: Identity | None
+    charge: Charge
+
+
+def answer(content: RecordDict, device: Device) -> RecordDict:
     """Return the reply to a request: the statistics vector for its plan and the plan's version, or a part of a sum.
 
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
@@ -63,27 +92,69 @@ def answer(
     forbids is refused before any work is done. A device that has a key to check plans with stores nothing of a request
     before it has. Raises what the egress guard turns into codes.
     """
-    request, trust = read_secure_request(content), read_trust(node_config)
+    request = read_secure_request(content)
     if request is not None and PLAN not in content:
-        if trust is not None:
-            check_step(content, trust)
-        return secure_reply(answer_step(request, state, identify(node_config)))
+        return _part_of_sum(content, request, device)
+    asked = _admit(content, request, device)
+    return _release(_vector(content, asked, device), asked, device)
+
+
+def _part_of_sum(content: RecordDict, request: SecureRequest, device: Device) -> RecordDict:
+    trust = read_trust(device.node_config)
+    if trust is not None:
+        check_step(content, trust)
+    return secure_reply(answer_step(request, device.state, device.identify(device.node_config)))
+
+
+def _admit(content: RecordDict, request: SecureRequest | None, device: Device) -> Admitted:
+    """Return what is asked for, once it is known that it may be answered."""
+    trust = read_trust(device.node_config)
     plan, layout, root = read_plan(content)
     if trust is not None:
-        check_request(content, trust, state)
-    identity = _check_privacy(request, state, node_config, identify)
-    digest = plan_digest(content)
-    charge = admit(plan, layout, request, digest=digest, state=state, node_config=node_config)
-    backbone = shelf.get(content, state, root, plan.dropped)
+        check_request(content, trust, device.state)
+    identity, digest = _check_privacy(request, device), plan_digest(content)
+    charge = admit(plan, layout, request, digest=digest, state=device.state, node_config=device.node_config)
+    return Admitted(
+        plan=plan, layout=layout, root=root, digest=digest, request=request, identity=identity, charge=charge
+    )
+
+
+def _check_privacy(request: SecureRequest | None, device: Device) -> Identity | None:
+    """Return who the device is in the sum that is asked for, None if none is; raise what stands in its way."""
+    if request is None and device.node_config.get(SUMS_ONLY):
+        raise ClientError(
+            ClientFailure.OPEN_REFUSED,
+            "the server asked for this device's statistics in the open, which it gives to sums alone; serve the fleet "
+            "with --secure-aggregation sum, or let this device join with --in-the-open",
+        )
+    if request is None or request.step is not Step.MASK:
+        return None
+    identity = device.identify(device.node_config)
+    check_invitation(request, device.state, identity, read_secure_settings(device.node_config))
+    return identity
+
+
+def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
+    """Personalize for a plan, keep what comes of it, and return the statistics [statistics] of that."""
+    backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
     content.pop(PIECES, None)  # they are in the cache now, and as large as the model
-    own = own_model(backbone, load(node_config, run_config, backbone.facts), run_config)
-    samples = own.samples
-    past = state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
+    samples = device.load(device.node_config, device.run_config, backbone.facts)
+    own = own_model(backbone, samples, own_config(device.run_config, device.node_config))
+    result = _personalize(own, backbone, asked, device)
+    keep(device.state, asked.plan.version, backbone, own, result)
+    vector = to_vector(statistics_of(backbone, result), asked.layout)
+    tamper = device.substitutes.tamper
+    return vector if tamper is None else tamper(device.node_config, asked.plan, asked.layout, vector)
+
+
+def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device: Device) -> Personalization:
+    plan, layout, samples = asked.plan, asked.layout, own.samples
+    past = device.state.load_samples(plan.version, layout.atoms, data=own.fingerprint())
     newcomer = past is None or not len(past.measurements)
-    settings = read_settings(run_config, node_config, plan, client, newcomer=newcomer)
+    settings = read_settings(device.run_config, device.node_config, plan, device.name, newcomer=newcomer)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
         raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
-    result = (personalize or own_personalize)(
+    return (device.substitutes.personalize or own_personalize)(
         own.model,
         samples.inputs,
         labels=samples.labels if needs_labels(settings) else None,
@@ -94,98 +165,33 @@ def answer(
         budget_of=backbone.model,
         settings=settings,
     )
-    _keep(state, plan, backbone, own, result)
-    vector = to_vector(_statistics(backbone, result), layout)
-    if tamper is not None:
-        vector = tamper(node_config, plan, layout, vector)
-    if request is None:
-        state.change(charge.changes())
-        return _open_reply(vector, plan, layout)
-    if identity is None:
+
+
+def _release(vector: Vector, asked: Admitted, device: Device) -> RecordDict:
+    """Return the reply that tells `vector` [statistics] as it is asked for; what that costs is charged before."""
+    if asked.request is None:
+        device.state.change(asked.charge.changes())
+        return _open_reply(vector, asked.plan, asked.layout)
+    if asked.identity is None:
         return secure_reply(b"")
-    drawn = system_entropy if noise is None else noise(node_config, plan)
-    summing = read_secure_settings(node_config)
-    masked = mask(request, vector, plan, layout, digest, state, identity, summing, charge=charge, entropy=drawn)
+    noise = device.substitutes.noise
+    masked = mask(
+        asked.request,
+        vector,
+        asked.plan,
+        asked.layout,
+        asked.digest,
+        device.state,
+        asked.identity,
+        read_secure_settings(device.node_config),
+        charge=asked.charge,
+        entropy=system_entropy if noise is None else noise(device.node_config, asked.plan),
+    )
     return secure_reply(masked)
 
 
-def _open_reply(vector: NDArray[np.float64], plan: Plan, layout: StatisticsLayout) -> RecordDict:
+def _open_reply(vector: Vector, plan: Plan, layout: StatisticsLayout) -> RecordDict:
     if plan.privacy is None:
         return reply_content(vector, plan.version)
     released = deviations(vector, plan, layout) if plan.privacy.release else np.zeros(released_entries(layout))
     return released_content(released, plan)
-
-
-def _check_privacy(
-    request: SecureRequest | None, state: ClientState, node_config: Config, identify: Identify
-) -> Identity | None:
-    """Return who the device is in the sum that is asked for, None if none is; raise what stands in its way."""
-    if request is None and node_config.get(SUMS_ONLY):
-        raise ClientError(
-            ClientFailure.OPEN_REFUSED,
-            "the server asked for this device's statistics in the open, which it gives to sums alone; serve the fleet "
-            "with --secure-aggregation sum, or let this device join with --in-the-open",
-        )
-    if request is None or request.step is not Step.MASK:
-        return None
-    identity = identify(node_config)
-    check_invitation(request, state, identity, read_secure_settings(node_config))
-    return identity
-
-
-def _keep(
-    state: ClientState,
-    plan: Plan,
-    backbone: LocalBackbone,
-    own: OwnModel,
-    result: Personalization,
-) -> None:
-    state.save_samples(plan.version, result.samples, data=own.samples.fingerprint())
-    preprocessing = own.preprocessing
-    packed = pack_personal_model(
-        result.model,
-        layers=backbone.layers,
-        kept=result.kept,
-        backbone=backbone.identifier,
-        labels=backbone.facts.labels,
-        preprocessing=None if preprocessing is None else preprocessing.to_dict(),
-        dtype=backbone.dtype,
-        extra={"plan": plan.version},
-    )
-    keep_model(state, plan.version, packed)
-    state.add_record(plan.version, _entry(backbone, own.samples, result))
-
-
-def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:
-    """Return what the device notes for itself and for whoever simulates it; none of it is sent."""
-    preprocessing = backbone.facts.preprocessing
-    return {
-        **({} if preprocessing is None else {"task": task_of(preprocessing)}),
-        "samples": samples.count,
-        "evaluations": result.evaluations,
-        "fit_r2": result.fit_r2,
-        "agreement": result.agreement,
-        "entropy_increase": result.entropy_increase,
-        "weights_kept": result.weights_kept,
-        "levels": np.asarray(result.levels).tolist(),
-        "personalized_layers": [
-            layer.name for layer, flag in zip(backbone.layers, result.personalized, strict=True) if flag
-        ],
-    }
-
-
-def _statistics(backbone: LocalBackbone, result: Personalization) -> ClientStatistics:
-    # A clock would make replies irreproducible and tell devices apart, so the share of weights stands in for the
-    # latency ratio; latency itself is measured on the device and stays there.
-    return ClientStatistics(
-        sensitivity=result.sensitivity,
-        precision=result.precision,
-        level=np.asarray(result.levels, dtype=np.float64),
-        personalized=result.personalized,
-        group_kept=share_kept(backbone.groups, result.kept),
-        agreement=result.agreement,
-        entropy_increase=result.entropy_increase,
-        size_ratio=result.weights_kept,
-        latency_ratio=result.weights_kept,
-        fit_r2=result.fit_r2,
-    )

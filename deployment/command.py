@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployment.certificates import check_server, read_certificate, utc_now
 from deployment.enrolment import (
@@ -34,6 +34,9 @@ from personalization.errors import UserError
 from personalization.known_models import named_model
 from server.signing_key import read_signing_key
 
+if TYPE_CHECKING:
+    from personalization.texts import TextPreprocessing
+
 SERVER_DAYS = 365
 
 
@@ -42,10 +45,12 @@ class ModelFacts:
     """What a fleet has to know of its model.
 
     root: hash (hexadecimal) that plans for it carry. context: most tokens that it reads at a time, None for images.
+    fewest_tokens: how many of its tokens a device keeps at least, None where its vocabulary can't be cut.
     """
 
     root: str
     context: int | None
+    fewest_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +117,26 @@ def model_id(model: str) -> str:
 
 def model_facts(model: str) -> ModelFacts:
     """Return what a fleet has to know of its model. Raises UserError. Imports torch."""
+    from personalization.tasks import preprocessing_from_dict
+    from personalization.texts import TextPreprocessing
     from server.backbone import load_generic_backbone
 
     loaded = load_generic_backbone(named_model(model), levels=1)
-    return ModelFacts(root=loaded.root.hex(), context=loaded.description["preprocessing"].get("context"))
+    preprocessing = preprocessing_from_dict(loaded.description["preprocessing"])
+    if not isinstance(preprocessing, TextPreprocessing):
+        return ModelFacts(root=loaded.root.hex(), context=None)
+    return ModelFacts(
+        root=loaded.root.hex(), context=preprocessing.context, fewest_tokens=_fewest_tokens(preprocessing)
+    )
+
+
+def _fewest_tokens(preprocessing: "TextPreprocessing") -> int | None:
+    from personalization.vocabulary import fewest_tokens
+
+    try:
+        return fewest_tokens(preprocessing)
+    except UserError:
+        return None
 
 
 def describe(fleet: Fleet, *, now: datetime) -> dict[str, Any]:

@@ -1,107 +1,36 @@
 """`fedsieve serve`, for the command line. What it needs is imported inside it: `--help` is quick."""
 
-from pathlib import Path
-from typing import Annotated, Literal
-
 import typer
 from rich.console import Console
 
+from deployment.option_groups import grouped
+from deployment.serve.options import (
+    AddressOptions,
+    FleetArgument,
+    LearningOptions,
+    ModelOption,
+    NoiseOptions,
+    PersonalizingOptions,
+    RunOptions,
+    SeedOption,
+    StateOption,
+)
 from personalization.errors import UserError
 from personalization.known_models import named_model
-from personalization.settings import PersonalizationSettings, Recovery
-from personalization.tasks import TextBatch
-from strategies.secure_aggregation.settings import SMALLEST_COHORT
-
-SecureMode = Literal["auto", "sum", "cohorts", "off"]
 
 
+@grouped
 def serve(
-    fleet: Annotated[Path, typer.Argument(help="Folder of the fleet, as `fedsieve enroll` made it.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Pre-trained transformer: a local folder, a Hugging Face name, or `smollm2` (after `make llm`)."
-        ),
-    ],
-    state: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what the server keeps.", show_default="FLEET-state, beside the fleet's folder"),
-    ] = None,
-    rounds: Annotated[
-        int, typer.Option(help="Rounds of a run; after them every connected device gets its personal model.")
-    ] = 3,
-    every: Annotated[
-        str | None,
-        typer.Option(help="Start a run this often: 30s, 5m, 6h, 1d.", show_default="one run, then stay up"),
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="End after one run: exit code 0 if it was completed.")] = False,
-    fraction: Annotated[float, typer.Option(help="Share of the connected devices that takes part in a round.")] = 1.0,
-    quorum: Annotated[float, typer.Option(help="Share of those asked that must reply for a round to count.")] = 0.5,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds that a round may take; later replies are left out.")
-    ] = 3600.0,
-    min_nodes: Annotated[
-        int | None,
-        typer.Option(
-            help="Devices that must be connected before a round begins.",
-            show_default="as many as a sum takes, 1 where fewer are enrolled",
-        ),
-    ] = None,
-    budget: Annotated[
-        float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
-    ] = 0.5,
-    probes: Annotated[int, typer.Option(help="Masked forward passes that a device measures in each round.")] = 6,
-    final_probes: Annotated[int, typer.Option(help="The same, for the personal model after the last round.")] = 0,
-    recovery: Annotated[
-        Recovery,
-        typer.Option(
-            help="What makes up for a cut on devices that joined without a --recovery of their own: folded means only, "
-            "closed-form refit (ridge), or that and training, towards the dense model (distill) or the labels, which "
-            "are the next tokens of a text (tune)."
-        ),
-    ] = PersonalizationSettings.recovery,
-    windows: Annotated[
-        int | None,
-        typer.Option(
-            help="Windows of private text that a device measures on, with a language model.",
-            show_default=str(TextBatch.windows),
-        ),
-    ] = None,
-    window_tokens: Annotated[
-        int | None, typer.Option(help="Tokens in a window of text.", show_default=str(TextBatch.tokens))
-    ] = None,
-    strategy: Annotated[
-        str, typer.Option(help="How the server makes one out of the devices' statistics; see docs/strategies.md.")
-    ] = "precision-weighted-mean",
-    secure_aggregation: Annotated[
-        SecureMode,
-        typer.Option(
-            help="What the server learns in a round: the sum of all statistics alone (`sum`), the sums of random "
-            "`cohorts`, for strategies that tell several apart, whichever of the two the strategy needs (`auto`), or "
-            "each device's statistics (`off`)."
-        ),
-    ] = "auto",
-    smallest_cohort: Annotated[
-        int, typer.Option(help="Fewest devices of a sum, 3 or more; a round of fewer teaches the server nothing.")
-    ] = SMALLEST_COHORT,
-    dp: Annotated[
-        Literal["off", "central", "distributed"],
-        typer.Option(
-            help="Differential privacy: this server adds noise to the sum of a round (`central`), or every device adds "
-            "a share before its statistics are masked (`distributed`, needs --secure-aggregation)."
-        ),
-    ] = "off",
-    epsilon: Annotated[
-        float, typer.Option(help="With --dp: what a device gives away in a run at most; smaller is more private.")
-    ] = 4.0,
-    delta: Annotated[float, typer.Option(help="With --dp: the chance that epsilon does not hold.")] = 1e-5,
-    clip: Annotated[float, typer.Option(help="With --dp: how far one device can move the sum.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Start of all random numbers.")] = 0,
-    host: Annotated[str, typer.Option(help="Address to listen on for devices; 0.0.0.0 is every IPv4 one.")] = "0.0.0.0",
-    port: Annotated[int | None, typer.Option(help="Port to listen on for devices.", show_default="the fleet's")] = None,
-    superlink_port: Annotated[int, typer.Option(help="Loopback port of Flower's SuperLink.")] = 9443,
-    status: Annotated[str, typer.Option(help="HOST:PORT of the status page.")] = "127.0.0.1:8081",
-    no_status: Annotated[bool, typer.Option("--no-status", help="Leave the status page out.")] = False,
+    *,
+    fleet: FleetArgument,
+    model: ModelOption,
+    state: StateOption = None,
+    runs: RunOptions,
+    personalizing: PersonalizingOptions,
+    learning: LearningOptions,
+    noise: NoiseOptions,
+    seed: SeedOption = 0,
+    addresses: AddressOptions,
 ) -> None:
     """Serve a fleet: SuperLink, reverse proxy, status page, and rounds on a schedule, until SIGTERM or Ctrl-C.
 
@@ -110,44 +39,23 @@ def serve(
     Devices that are enrolled or revoked meanwhile are admitted or refused within seconds. Started again with the same
     --state it goes on with what the fleet has learned, and with a run that was cut off.
     """
-    from deployment.fleet import parse_address, read_fleet
     from deployment.serve.log import make_log
     from deployment.serve.service import serve as run
-    from deployment.serve.settings import ServeSettings, parse_interval
-    from strategies.privacy.settings import PrivacySettings
+    from deployment.serve.settings import ServeSettings
 
     if not model:
         raise UserError("--model: give a folder or a Hugging Face name")
     folder = fleet.absolute()
-    code = run(
-        ServeSettings(
-            fleet=folder,
-            state=(state or folder.with_name(f"{folder.name}-state")).absolute(),
-            # What runs the model has another working directory.
-            model=named_model(model),
-            host=host,
-            port=port or parse_address(read_fleet(folder).server)[1],
-            superlink_port=superlink_port,
-            status=None if no_status else parse_address(status),
-            every=None if every is None else parse_interval(every),
-            once=once,
-            rounds=rounds,
-            fraction=fraction,
-            quorum=quorum,
-            deadline=deadline,
-            min_nodes=min_nodes,
-            budget=budget,
-            probes=probes,
-            final_probes=final_probes,
-            recovery=recovery,
-            windows=windows,
-            window_tokens=window_tokens,
-            strategy=strategy,
-            secure_aggregation=secure_aggregation,
-            smallest_cohort=smallest_cohort,
-            privacy=PrivacySettings(mode=dp, epsilon=epsilon, delta=delta, clip=clip),
-            seed=seed,
-        ),
-        make_log(Console(stderr=True)),
+    settings = ServeSettings(
+        fleet=folder,
+        state=(state or folder.with_name(f"{folder.name}-state")).absolute(),
+        # What runs the model has another working directory.
+        model=named_model(model),
+        seed=seed,
+        **addresses.settings(folder),
+        **runs.settings(),
+        **personalizing.settings(),
+        **learning.settings(),
+        **noise.settings(),
     )
-    raise typer.Exit(code)
+    raise typer.Exit(run(settings, make_log(Console(stderr=True))))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from personalization.errors import UserError
+from personalization.extras import check_adapters
 from personalization.layers import Layer, is_linear
 
 
@@ -18,10 +18,9 @@ def add_adapters(model: nn.Module, layers: tuple[Layer, ...], *, rank: int, seed
 
     Only they need gradients afterwards. Layers that were dropped whole get none. Raises UserError without peft.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise UserError("adapters need the library peft: pip install 'fedsieve[adapters]', or train without") from error
+    check_adapters()
+    from peft import LoraConfig, inject_adapter_in_model
+
     names = dict(model.named_modules())
     paths = [path for layer in layers for path in (*(reader.path for reader in layer.readers), layer.writer)]
     targets = [path for path in paths if path in names and is_linear(names[path]) and _reads_and_writes(names[path])]

@@ -13,6 +13,7 @@ from personalization.costs import unit_costs
 from personalization.cutting import cut_model
 from personalization.distillation import distill
 from personalization.errors import UserError
+from personalization.extras import check_adapters
 from personalization.head import classifier_path, label_shift, shift_classifier
 from personalization.layers import Layer, find_layers
 from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
@@ -177,9 +178,17 @@ def _check(
         )
     if settings.signal == "loss" and (labels is None or len(labels) != count):
         raise UserError("signal loss needs a label for every private sample; give labels or use signal entropy")
-    if settings.recovery == "tune" and (labels if training is None else training.labels) is None:
-        raise UserError("recovery tune needs labels, which these samples lack; use recovery distill")
+    if settings.trains:
+        _check_training(labels if training is None else training.labels, settings)
     return count
+
+
+def _check_training(labels: Tensor | None, settings: PersonalizationSettings) -> None:
+    """Raise UserError before the search, which takes long, for what would be missing after it."""
+    if settings.recovery == "tune" and labels is None:
+        raise UserError("recovery tune needs labels, which these samples lack; use recovery distill")
+    if settings.adapters:
+        check_adapters()
 
 
 def _check_labels(trace: DenseTrace, labels: Tensor) -> None:
@@ -288,12 +297,12 @@ def trained(
 
     training: what to train on; None takes the samples of the trace, of which `labels` are known.
     """
+    if not settings.trains:
+        return model
     if settings.recovery == "distill":
         return distill(model, trace, settings=_training_settings(settings), data=training)
-    if settings.recovery == "tune":
-        data = training or TrainingData(trace.inputs, labels)
-        return tune(model, trace.layers, data, settings=_training_settings(settings))
-    return model
+    data = training or TrainingData(trace.inputs, labels)
+    return tune(model, trace.layers, data, settings=_training_settings(settings))
 
 
 def _training_settings(settings: PersonalizationSettings) -> TrainingSettings:

@@ -39,8 +39,9 @@ class PersonalizationSettings:
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
     held_out_share: share of the private samples that refits do not see.
-    training_steps: batches of `distill` and `tune`. adapters: rank of the low-rank adapters that they train instead of
-        the weights, 0 for none. training_precision: of their passes; updates are in single precision.
+    training_steps: batches of `distill` and `tune`, 0 for no training. adapters: rank of the low-rank adapters that
+        they train instead of the weights, 0 for none. training_precision: of their passes; updates are in single
+        precision.
     adapt_head: whether the head is fitted to how often the device sees each class, without labels (see `head`).
     """
 
@@ -66,6 +67,11 @@ class PersonalizationSettings:
     training_precision: Precision = "single"
     adapt_head: bool = True
     seed: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained after the cut."""
+        return self.recovery in ("distill", "tune") and self.training_steps > 0
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, with a line that says what was expected."""

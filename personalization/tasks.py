@@ -36,6 +36,12 @@ class TextBatch:
             )
 
 
+def check_vocabulary(most: int | None) -> None:
+    """Raise UserError for a number of tokens to keep that is none. None and 0 keep all."""
+    if most is not None and most < 0:
+        raise UserError(f"a vocabulary of {most} tokens: expected 0 or more; 0 keeps all")
+
+
 @dataclass(frozen=True)
 class TaskSamples:
     """Samples as a model takes them. inputs: its arguments, each [samples, ...]. labels: [samples] or None; of text the

@@ -20,8 +20,6 @@ from personalization.readout import outputs_of
 from personalization.storage import stored_tensors
 from personalization.trace import Inputs
 
-_BYTES_PER_VALUE = 2
-
 
 def magnitude(model: nn.Module, layers: Sequence[Layer], share: float) -> nn.Module:
     """Return a copy of `model` in which each linear module of its `layers` has lost its smallest weights.
@@ -30,7 +28,7 @@ def magnitude(model: nn.Module, layers: Sequence[Layer], share: float) -> nn.Mod
     with `model`, which stays as it is. Raises UserError for a share that is none.
     """
     sparse = _copy(model, share)
-    for path in _linear_paths(layers):
+    for path in pruned_paths(layers):
         module = sparse.get_submodule(path)
         weight = linear_weight(module).detach()
         _put(module, _without_smallest(weight, weight.abs().reshape(1, -1), share))
@@ -49,7 +47,7 @@ def wanda(model: nn.Module, layers: Sequence[Layer], inputs: Inputs, share: floa
     sparse, positions = _copy(model, share), _positions(inputs)
     with ExitStack() as hooks:
         for path in dict.fromkeys(layer.block_path for layer in layers):
-            names = _linear_paths([layer for layer in layers if layer.block_path == path])
+            names = pruned_paths([layer for layer in layers if layer.block_path == path])
             linears = [sparse.get_submodule(name) for name in names]
             norms: dict[nn.Module, Tensor] = {}
             for linear in linears:
@@ -60,21 +58,27 @@ def wanda(model: nn.Module, layers: Sequence[Layer], inputs: Inputs, share: floa
     return sparse
 
 
-def sparse_bytes(model: nn.Module) -> int:
-    """Return the bytes of all tensors stored sparsely: a bit for each number, and those that aren't zero in float16.
+def pruned_paths(layers: Sequence[Layer]) -> list[str]:
+    """Return the paths of the linear modules in which weights become zero: readers and writer of each of `layers`."""
+    return [path for layer in layers for path in (*(reader.path for reader in layer.readers), layer.writer)]
 
-    A tensor that takes less in full is stored in full; a tied one is stored once.
+
+def sparse_bytes(model: nn.Module, dtype: str = "float16") -> int:
+    """Return the bytes of all tensors stored sparsely: a bit for each number, and those that aren't zero in `dtype`.
+
+    A tensor that takes less in full is stored in full; a tied one is stored once. Raises UserError if a weight does
+    not fit in `dtype`.
     """
-    tensors, _ = stored_tensors(model, "float16")
-    return sum(
-        min(_BYTES_PER_VALUE * t.numel(), -(-t.numel() // 8) + _BYTES_PER_VALUE * int(t.count_nonzero()))
-        for t in tensors.values()
-    )
+    tensors, _ = stored_tensors(model, dtype)
+    return sum(min(t.nbytes, -(-t.numel() // 8) + t.element_size() * int(t.count_nonzero())) for t in tensors.values())
 
 
-def zipped_bytes(model: nn.Module) -> int:
-    """Return the bytes that the tensors take in float16 when all are zipped (deflate, at its usual level)."""
-    tensors, _ = stored_tensors(model, "float16")
+def zipped_bytes(model: nn.Module, dtype: str = "float16") -> int:
+    """Return the bytes that the tensors take in `dtype` when all are zipped (deflate, at its usual level).
+
+    Raises UserError if a weight does not fit in `dtype`.
+    """
+    tensors, _ = stored_tensors(model, dtype)
     zipper = zlib.compressobj()
     parts = (zipper.compress(tensor.numpy().tobytes()) for tensor in tensors.values())
     return sum(map(len, parts)) + len(zipper.flush())
@@ -84,10 +88,6 @@ def _copy(model: nn.Module, share: float) -> nn.Module:
     if not 0.0 <= share < 1.0:
         raise UserError(f"{share} of the weights to zero: expected a share from 0 to below 1")
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-
-
-def _linear_paths(layers: Sequence[Layer]) -> list[str]:
-    return [path for layer in layers for path in (*(reader.path for reader in layer.readers), layer.writer)]
 
 
 def _positions(inputs: Inputs) -> Tensor | None:

@@ -11,7 +11,7 @@ import copy
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,29 +63,28 @@ def choose_tokens(
     private: tokens of the device's text. expected [tokens]: see `expected_tokens`. Raises UserError for a tokenizer
     that is no byte-pair encoding, and where not even single bytes find room.
     """
-    record = json.loads(preprocessing.tokenizer)
-    _check(record["model"])
-    numbers: dict[str, int] = record["model"]["vocab"]
-    names = {number: name for name, number in numbers.items()}
-    special = {int(token["id"]) for token in record.get("added_tokens") or []}
-    parts = _parts(record)
+    merged = _Merged(preprocessing)
     score = expected + np.bincount(private, minlength=len(expected)) / max(len(private), 1)
-    ranked = [names[token] for token in np.argsort(-score, kind="stable").tolist() if token in names]
-    always = [name for name, number in numbers.items() if name not in parts or number in special]
-
-    def kept_with(first: int) -> Tokens:
-        chosen = _with_parts([*always, *ranked[:first]], parts)
-        return np.array(sorted({numbers[name] for name in chosen} | special), dtype=np.int64)
-
-    fewest = len(kept_with(0))
+    ranked = merged.names(np.argsort(-score, kind="stable"))
+    fewest = len(merged.with_parts([]))
     if most < fewest:
         raise UserError(
             f"a vocabulary of {most} tokens: expected {fewest:,} or more, or some text could not be encoded"
         )
-    kept = kept_with(bisect_right(range(len(ranked) + 1), most, key=lambda first: len(kept_with(first))) - 1)
+    counts = range(len(ranked) + 1)
+    first = bisect_right(counts, most, key=lambda first: len(merged.with_parts(ranked[:first]))) - 1
+    kept = merged.with_parts(ranked[:first])
     separator = preprocessing.separator
     number = int(np.searchsorted(kept, separator)) if separator is not None and separator in kept else None
-    return VocabularyCut(TextPreprocessing(_smaller(record, kept), number, preprocessing.context), kept)
+    return VocabularyCut(TextPreprocessing(_smaller(merged.record, kept), number, preprocessing.context), kept)
+
+
+def fewest_tokens(preprocessing: TextPreprocessing) -> int:
+    """Return how many tokens a cut of the vocabulary keeps at least: without them some text could not be encoded.
+
+    Raises UserError for a tokenizer that is no byte-pair encoding.
+    """
+    return len(_Merged(preprocessing).with_parts([]))
 
 
 def cut_vocabulary(model: nn.Module, cut: VocabularyCut) -> nn.Module:
@@ -114,6 +113,29 @@ def cut_vocabulary(model: nn.Module, cut: VocabularyCut) -> nn.Module:
                 setattr(settings, key, listed if isinstance(value, list) else next(iter(listed), None))
     whole: nn.Module = personal
     return whole
+
+
+class _Merged:
+    """The tokens of a byte-pair encoding, each with what it is merged from."""
+
+    def __init__(self, preprocessing: TextPreprocessing) -> None:
+        """Read them. Raises UserError for another kind of tokenizer."""
+        self.record = json.loads(preprocessing.tokenizer)
+        _check(self.record["model"])
+        self._numbers: dict[str, int] = self.record["model"]["vocab"]
+        self._names = {number: name for name, number in self._numbers.items()}
+        self._special = {int(token["id"]) for token in self.record.get("added_tokens") or []}
+        self._parts = _parts(self.record)
+        self._always = [n for n, number in self._numbers.items() if n not in self._parts or number in self._special]
+
+    def names(self, tokens: Tokens) -> list[str]:
+        """Return the names of `tokens` [tokens]; a number that is no token has none."""
+        return [self._names[token] for token in tokens.tolist() if token in self._names]
+
+    def with_parts(self, wanted: Sequence[str]) -> Tokens:
+        """Return the numbers, ascending, of the tokens that stay where those of these names do."""
+        chosen = _with_parts([*self._always, *wanted], self._parts)
+        return np.array(sorted({self._numbers[name] for name in chosen} | self._special), dtype=np.int64)
 
 
 def _rows(parameter: Tensor, rows: Tensor) -> nn.Parameter:

@@ -19,6 +19,7 @@ _FREE_KEYS = frozenset({"enrolment-file", "extend", "journal-dir", "out-dir", "r
 # What may change beside that from one series of rounds to the next of a fleet that goes on.
 _CHANGEABLE_KEYS = frozenset(
     {
+        "adapters",
         "budget",
         "clip",
         "cohort-size",
@@ -36,6 +37,9 @@ _CHANGEABLE_KEYS = frozenset(
         "recovery",
         "secure-aggregation",
         "smallest-cohort",
+        "training-precision",
+        "training-steps",
+        "vocabulary",
         "window-tokens",
         "windows",
     }

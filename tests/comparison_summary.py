@@ -16,6 +16,7 @@ _SCALES = {
     "dense_fitted_accuracy": 0.93,
     "agreement": 0.95,
     "weights_kept": 0.4,
+    "products_kept": 0.4,
     "bytes": 1.4e6,
     "evaluations": 12.0,
     "uplink_bytes": 800.0,
@@ -44,6 +45,10 @@ def make_row(point: int, method: str, number: int, rng: np.random.Generator, **c
         metrics["rounds_to_target"] = None
     elif method == "arm:fedavg":
         metrics["uplink_bytes_total"] = spread(8e6, 0.0)
+    elif method == "arm:wanda":
+        metrics.update(
+            products_kept=spread(1.0, 0.0), bytes_in_full=spread(2.7e6, 0.0), bytes_zipped=spread(1.3e6, 0.0)
+        )
     arm = method.startswith("arm:")
     return {
         "point": point,

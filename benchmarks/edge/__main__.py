@@ -13,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import get_args
 
 from rich.console import Console
 
 from benchmarks.edge.settings import EdgeSettings
+from personalization.settings import Recovery
 
 
 def main() -> int:
@@ -33,6 +35,13 @@ def main() -> int:
     )
     parser.add_argument(
         "--window-tokens", type=int, default=EdgeSettings.window_tokens, help="tokens in one (%(default)s)"
+    )
+    parser.add_argument("--vocabulary", type=int, help="most tokens of each device's language model (all)")
+    parser.add_argument(
+        "--recovery", choices=get_args(Recovery), default=EdgeSettings.recovery, help="after a cut (%(default)s)"
+    )
+    parser.add_argument(
+        "--training-steps", type=int, default=EdgeSettings.training_steps, help="of distill and tune (%(default)s)"
     )
     parser.add_argument("--devices", type=int, default=EdgeSettings.devices, help="how many (%(default)s)")
     parser.add_argument(
@@ -98,6 +107,9 @@ def _settings(arguments: argparse.Namespace) -> EdgeSettings:
         data=arguments.data,
         windows=arguments.windows,
         window_tokens=arguments.window_tokens,
+        vocabulary=arguments.vocabulary,
+        recovery=arguments.recovery,
+        training_steps=arguments.training_steps,
         budget=arguments.budget,
         deadline=arguments.deadline,
         seed=arguments.seed,

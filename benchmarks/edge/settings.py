@@ -6,6 +6,7 @@ from typing import Any
 
 from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings, Recovery
 from personalization.tasks import TextBatch
 
 NAMES = ("kitchen", "hall", "attic", "cellar", "garage", "porch", "study", "shed")
@@ -16,10 +17,10 @@ class EdgeSettings:
     """A demonstration.
 
     out: folder for everything, a new one. devices: how many. samples: private images of each. data: folder of speakers,
-    for a language model, of which each device takes `windows` of `window_tokens`. deadline: seconds that a
-    round may take. kill_device_in, kill_server_in: the round in which the first device and the server are killed, None
-    for never. seed: of the data, of the fleet and of the simulation beside it. The server learns secure sums over all
-    devices; one of four may be away.
+    for a language model, of which each device takes `windows` of `window_tokens` and keeps at most `vocabulary` tokens.
+    recovery, training_steps: what makes up for a cut. deadline: seconds that a round may take. kill_device_in,
+    kill_server_in: the round in which the first device and the server are killed, None for never. seed: of the data, of
+    the fleet and of the simulation beside it. The server learns secure sums over all devices; one of four may be away.
     """
 
     out: Path
@@ -29,6 +30,9 @@ class EdgeSettings:
     data: Path | None = None
     windows: int = TextBatch.windows
     window_tokens: int = TextBatch.tokens
+    vocabulary: int | None = None
+    recovery: Recovery = PersonalizationSettings.recovery
+    training_steps: int = PersonalizationSettings.training_steps
     budget: float = 0.5
     probes: int = 6
     deadline: float = 90.0
@@ -85,6 +89,9 @@ class EdgeSettings:
             smallest_cohort=self.devices,
             budget=self.budget,
             probes=self.probes,
+            recovery=self.recovery,
+            training_steps=self.training_steps,
+            vocabulary=self.vocabulary,
             windows=None if self.data is None else self.windows,
             window_tokens=None if self.data is None else self.window_tokens,
             seed=self.seed,
@@ -106,10 +113,16 @@ def serve_arguments(settings: ServeSettings) -> list[str]:
         "smallest-cohort": settings.smallest_cohort,
         "budget": settings.budget,
         "probes": settings.probes,
+        "recovery": settings.recovery,
+        "training-steps": settings.training_steps,
+        "adapters": settings.adapters,
+        "training-precision": settings.training_precision,
         "seed": settings.seed,
     }
     if settings.windows is not None:
         values |= {"windows": settings.windows, "window-tokens": settings.window_tokens}
+    if settings.vocabulary is not None:
+        values["vocabulary"] = settings.vocabulary
     if settings.status is not None:
         values["status"] = f"{settings.status[0]}:{settings.status[1]}"
     options = [str(word) for name, value in values.items() for word in (f"--{name}", value)]

@@ -28,6 +28,7 @@ from deployment.join.vault_choice import VaultChoice, make_missing_key, open_sta
 from deployment.join.watch import StateWatcher
 from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
+from personalization.extras import check_adapters
 
 _TICK_SECONDS = 1.0
 _STOP = object()
@@ -74,8 +75,9 @@ def _prepare(
 ) -> Ready:
     """Check everything that is on the device, and make what is missing. Raises UserError, OSError."""
     data, found = settings.data.absolute(), check_data(settings.data)
-    if found.task == "image" and (settings.windows is not None or settings.window_tokens is not None):
-        raise UserError(f"{data}: images, so there are no windows of text; leave out --windows and --window-tokens")
+    settings.check_data(found, data)
+    if settings.adapters:
+        check_adapters()
     owner = claim_state(state, node)
     vault = settings.vault or remembered_vault(state, places) or _default_vault(node, places, environment)
     if make_missing_key(state, vault):
@@ -85,8 +87,21 @@ def _prepare(
     _tell_ready(report, node, found, data)
     report.tell("state", f"state {state}: {vault.describe()}", state=str(state), vault=vault.source)
     report.tell("privacy", settings.privacy, sums_only=settings.sums_only, smallest_cohort=settings.smallest_cohort)
-    config: dict[str, str | float] = {
-        "data-dir": str(data),
+    supernode = SuperNodeSettings(
+        node=node,
+        state=state,
+        home=places.flower(node),
+        node_config=node_config(settings, node, state, vault),
+        environment=vault.environment(environment),
+        recording=None if settings.record is None else recording_file(settings.record, node.name),
+    )
+    return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
+
+
+def node_config(settings: JoinSettings, node: NodeFile, state: Path, vault: VaultChoice) -> dict[str, str | float]:
+    """Return what the ClientApp of a device that joined is told: Flower's node configuration."""
+    return {
+        "data-dir": str(settings.data.absolute()),
         "state-dir": str(state),
         "node-file": str(settings.node_file.absolute()),
         "client-name": node.name,
@@ -96,15 +111,6 @@ def _prepare(
         **settings.own(),
         **({} if settings.epsilon_budget is None else {EPSILON_BUDGET: settings.epsilon_budget}),
     }
-    supernode = SuperNodeSettings(
-        node=node,
-        state=state,
-        home=places.flower(node),
-        node_config=config,
-        environment=vault.environment(environment),
-        recording=None if settings.record is None else recording_file(settings.record, node.name),
-    )
-    return Ready(node=node, state=state, vault=vault, owner=owner, supernode=supernode)
 
 
 def _tell_ready(report: Reporter, node: NodeFile, found: DataFound, data: Path) -> None:

@@ -1,12 +1,15 @@
 """What `fedsieve join` is told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from deployment.join.data import DataFound
 from deployment.join.vault_choice import VaultChoice
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Recovery
-from personalization.tasks import TextBatch
+from personalization.settings import PersonalizationSettings, Precision, Recovery
+from personalization.tasks import TextBatch, check_vocabulary
 from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 
@@ -14,7 +17,8 @@ from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggreg
 class JoinSettings:
     """What is asked for. data: the private images or text. state, vault, budget: None for the default.
 
-    windows, window_tokens: how much text is taken, and recovery: what makes up for a cut; None for the fleet's.
+    windows, window_tokens: how much text is taken. vocabulary: how many tokens of the model are kept, 0 for all.
+    recovery, training_steps, adapters, training_precision: what makes up for a cut. None for the fleet's.
     sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
     record: folder for a recording of all that this device sends.
     epsilon_budget: what it gives away in its whole life, None for no limit.
@@ -27,7 +31,11 @@ class JoinSettings:
     budget: float | None = None
     windows: int | None = None
     window_tokens: int | None = None
+    vocabulary: int | None = None
     recovery: Recovery | None = None
+    training_steps: int | None = None
+    adapters: int | None = None
+    training_precision: Precision | None = None
     sums_only: bool = True
     smallest_cohort: int = SMALLEST_COHORT
     record: Path | None = None
@@ -40,22 +48,44 @@ class JoinSettings:
         if self.epsilon_budget is not None and not self.epsilon_budget > 0:
             raise UserError(f"--epsilon-budget {self.epsilon_budget}: expected a number above 0")
         SecureAggregationSettings(smallest_cohort=self.smallest_cohort)
-        PersonalizationSettings(recovery=self.recovery or PersonalizationSettings.recovery)
-        asked = {"windows": self.windows, "tokens": self.window_tokens}
-        TextBatch(**{key: value for key, value in asked.items() if value is not None})
+        PersonalizationSettings(**_given(self._recovering()))
+        TextBatch(**_given({"windows": self.windows, "tokens": self.window_tokens}))
+        check_vocabulary(self.vocabulary)
 
     def own(self) -> dict[str, str | float]:
         """Return what the node configuration says about personalizing, where this device does not as the fleet does."""
         asked = {
             "budget": self.budget,
             "windows": self.windows,
-            "window-tokens": self.window_tokens,
-            "recovery": self.recovery,
+            "window_tokens": self.window_tokens,
+            "vocabulary": self.vocabulary,
+            **self._recovering(),
         }
-        return {key: value for key, value in asked.items() if value is not None}
+        return {key.replace("_", "-"): value for key, value in _given(asked).items()}
+
+    def check_data(self, found: DataFound, data: Path) -> None:
+        """Raise UserError for what says nothing to data of their kind."""
+        if found.task == "text":
+            return
+        if self.windows is not None or self.window_tokens is not None:
+            raise UserError(f"{data}: images, so there are no windows of text; leave out --windows and --window-tokens")
+        if self.vocabulary is not None:
+            raise UserError(f"{data}: images, so the model has no vocabulary; leave out --vocabulary")
+
+    def _recovering(self) -> dict[str, Any]:
+        return {
+            "recovery": self.recovery,
+            "training_steps": self.training_steps,
+            "adapters": self.adapters,
+            "training_precision": self.training_precision,
+        }
 
     @property
     def privacy(self) -> str:
         """What leaves the device, in words."""
         sums = f"secure sums over {self.smallest_cohort} devices or more"
         return f"statistics go into {sums}" + (" alone" if self.sums_only else ", or to the server in the open")
+
+
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in asked.items() if value is not None}

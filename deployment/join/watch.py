@@ -93,8 +93,11 @@ def _personalized(version: str, entry: dict[str, Any]) -> Event:
     agreement, kept = facts["agreement"], facts["weights_kept"]
     what = "windows of text" if entry.get("task") == "text" else "samples"
     line = f"personalized for plan {version} on {facts['samples']} {what}"
+    tokens = ""
+    if isinstance(count := entry.get("vocabulary"), int):
+        tokens, facts["vocabulary"] = f"{count:,} tokens and ", count
     if isinstance(kept, int | float):
-        line += f": {100 * kept:.0f} % of the weights kept"
+        line += f": {tokens}{100 * kept:.0f} % of the weights kept"
     if isinstance(agreement, int | float):
         same = "next token" if entry.get("task") == "text" else "class"
         line += f", same {same} as the whole model on {100 * agreement:.0f} %"

@@ -48,6 +48,7 @@ def check_model(settings: ServeSettings, fleet: Fleet) -> None:
     facts = _facts(settings.model)
     root = bytes.fromhex(facts.root)
     _check_windows(settings, facts)
+    _check_vocabulary(settings, facts)
     if fleet.model is not None and root.hex() != fleet.model:
         raise UserError(
             f"{settings.model}: not the model that this fleet's devices take; give that one, or pin this one: "
@@ -111,6 +112,22 @@ def _check_windows(settings: ServeSettings, facts: ModelFacts) -> None:
         raise UserError(
             f"windows of {settings.text_batch().tokens} tokens: {settings.model} reads {facts.context}; choose with "
             "--window-tokens"
+        )
+
+
+def _check_vocabulary(settings: ServeSettings, facts: ModelFacts) -> None:
+    """Raise UserError for a vocabulary that devices could not cut."""
+    asked, fewest = settings.vocabulary, facts.fewest_tokens
+    if asked is not None and facts.context is None:
+        raise UserError(f"{settings.model}: sees images, so it has no vocabulary; leave out --vocabulary")
+    if asked and fewest is None:
+        raise UserError(
+            f"{settings.model}: its tokenizer does not merge tokens from single characters or bytes, so its vocabulary "
+            "can't be cut; leave out --vocabulary"
+        )
+    if asked and fewest is not None and asked < fewest:
+        raise UserError(
+            f"--vocabulary {asked}: {settings.model} keeps {fewest:,} tokens or more, or some text could not be encoded"
         )
 
 

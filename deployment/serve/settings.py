@@ -9,8 +9,8 @@ from typing import Any
 from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Recovery
-from personalization.tasks import TextBatch
+from personalization.settings import PersonalizationSettings, Precision, Recovery
+from personalization.tasks import TextBatch, check_vocabulary
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
@@ -27,8 +27,9 @@ class ServeSettings:
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
     secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
-    as many as a sum takes, see `Sums`. recovery, windows, window_tokens: what devices do that say nothing else; windows
-    of text None for the default, and for a model that sees images. The others are those of a run, see `ServerSettings`.
+    as many as a sum takes, see `Sums`. recovery, training_steps, adapters, training_precision, windows, window_tokens,
+    vocabulary: what devices do that say nothing else; windows of text None for the default, vocabulary None for all
+    tokens, and both for a model that sees images. The others are those of a run, see `ServerSettings`.
     """
 
     fleet: Path
@@ -49,8 +50,12 @@ class ServeSettings:
     probes: int = 6
     final_probes: int = 0
     recovery: Recovery = PersonalizationSettings.recovery
+    training_steps: int = PersonalizationSettings.training_steps
+    adapters: int = PersonalizationSettings.adapters
+    training_precision: Precision = PersonalizationSettings.training_precision
     windows: int | None = None
     window_tokens: int | None = None
+    vocabulary: int | None = None
     strategy: str = "precision-weighted-mean"
     secure_aggregation: ChosenMode = "auto"
     smallest_cohort: int = SMALLEST_COHORT
@@ -73,8 +78,14 @@ class ServeSettings:
             raise UserError(f"--deadline {self.deadline:g}: expected seconds above 0")
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: expected 0 or more")
-        PersonalizationSettings(recovery=self.recovery)
+        PersonalizationSettings(
+            recovery=self.recovery,
+            training_steps=self.training_steps,
+            adapters=self.adapters,
+            training_precision=self.training_precision,
+        )
         self.text_batch()
+        check_vocabulary(self.vocabulary)
         self.server_settings()
 
     def text_batch(self) -> TextBatch:
@@ -116,8 +127,12 @@ class ServeSettings:
             "probes": self.probes,
             "final-probes": self.final_probes,
             "recovery": self.recovery,
+            "training-steps": self.training_steps,
+            "adapters": self.adapters,
+            "training-precision": self.training_precision,
             "windows": batch.windows,
             "window-tokens": batch.tokens,
+            "vocabulary": self.vocabulary or 0,
             **self.privacy.to_config(),
         }
 

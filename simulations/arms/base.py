@@ -80,8 +80,9 @@ class ArmResult:
 
     clients: for each honest client what the evaluator says, weights_kept, bytes (of the stored model), evaluations,
     personalized_layers (names), levels [layers], entropy_increase (nats), fit_r2 or None, uplink_bytes and
-    downlink_bytes of the whole run. uplink_bytes_per_client, downlink_bytes_per_client: means of those. rounds: times
-    that the server asked clients for something.
+    downlink_bytes of the whole run; of a model whose zeros are stored sparsely bytes_in_full and bytes_zipped, too.
+    uplink_bytes_per_client, downlink_bytes_per_client: means of those. rounds: times that the server asked clients for
+    something.
     """
 
     clients: list[Row]
@@ -97,11 +98,16 @@ class ArmResult:
 
 
 class Arm(ABC):
-    """A way to get models without the fleet's statistics. A new arm is one file and one line in the registry."""
+    """A way to get models without the fleet's statistics. A new arm is one file and one line in the registry.
+
+    needs_classes: whether it trains a classifier, which text has none of. saves_weights_only: whether it can meet no
+    budget of multiply-accumulates, time or bytes in full.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     needs_classes: ClassVar[bool] = False
+    saves_weights_only: ClassVar[bool] = False
 
     def hyper_parameters(self) -> dict[str, float]:
         """Return what decides the arm's result beside the fleet's settings."""

@@ -9,12 +9,25 @@ from simulations.arms.depth_linear import DepthLinear
 from simulations.arms.fedavg import FedAvgArm
 from simulations.arms.fedavg_finetune import FedAvgFinetune
 from simulations.arms.local_only import LocalOnly
+from simulations.arms.magnitude import Magnitude
 from simulations.arms.one_cut import OneCut
 from simulations.arms.uniform import Uniform
+from simulations.arms.wanda import Wanda
 from simulations.fleet_settings import FleetSettings
 
 ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (Dense(), LocalOnly(), OneCut(), Uniform(), DepthLinear(), FedAvgArm(), FedAvgFinetune())
+    arm.name: arm
+    for arm in (
+        Dense(),
+        LocalOnly(),
+        OneCut(),
+        Uniform(),
+        DepthLinear(),
+        Wanda(),
+        Magnitude(),
+        FedAvgArm(),
+        FedAvgFinetune(),
+    )
 }
 
 

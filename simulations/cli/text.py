@@ -1,15 +1,40 @@
 """`fedsieve predict` with a language model: how it goes on from a prompt, and how well it predicts files of text."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from personalization.continuation import Generation
 from personalization.device import DEVICE_MANIFEST
+from personalization.texts import TEXT_SUFFIXES
+from simulations.cli.options import SeedOption
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How a language model goes on from a prompt."""
+
+    tokens: Annotated[int, typer.Option(help="Most tokens to go on for.")] = 60
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; higher is more varied.")] = 0.0
+    top_k: Annotated[int, typer.Option(help="Draw from so many of the likeliest tokens; 0: from all.")] = 50
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the likeliest tokens that together are this likely; 1: from all.")
+    ] = 1.0
+    seed: SeedOption = 0
+
+    def settings(self) -> Generation:
+        """Return the same, checked. Raises UserError."""
+        return Generation(**asdict(self))
+
+
+def are_texts(files: Sequence[Path]) -> bool:
+    """Say whether these are files of text, by their names."""
+    return bool(files) and all(file.suffix.lower() in TEXT_SUFFIXES for file in files)
 
 
 def predict_text(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,8 @@ from flwr.serverapp import Grid
 
 from client.app import make_app as make_client_app
 from client.state import MODEL, RECORD
+from personalization.footprint import block_weights
+from personalization.layers import Layer, find_layers
 from personalization.storage import load_personal_model, read_manifest
 from server.app import make_app as make_server_app
 from server.journal import load_journal
@@ -53,10 +55,14 @@ def run_cell(cell: Cell, folder: Path) -> Row:
     world = _worlds().get(cell.fleet_key, scenario, settings)
     result = _arm(arm, world, settings) if arm else _Fleet(scenario, settings, world, _worlds(), cell.fleet_key).run()
     config = settings.run_config()
+    layers = find_layers(world.backbone.model)
     own = ("out-dir", "resume", "engine", "private-data", "min-nodes", *(["strategy"] if arm else []))
     return {
         **result,
-        "clients": [{**row, **_role(row["client"], scenario, world)} for row in result["clients"]],
+        "clients": [
+            {**row, "products_kept": _products_kept(row["levels"], layers), **_role(row["client"], scenario, world)}
+            for row in result["clients"]
+        ],
         "model": model_facts(world),
         "settings": {key: value for key, value in sorted(config.items()) if key not in own} | _decided_by(arm),
         "timing": clock.read(),
@@ -90,6 +96,12 @@ def _decided_by(arm: str | None) -> Row:
 def _arm(name: str, world: World, settings: FleetSettings) -> Row:
     result = run_arm(name, world, settings)
     return {"clients": result.clients, "rounds": [], "fleet": [], "server_rounds": result.rounds, "privacy": "none"}
+
+
+def _products_kept(levels: Sequence[float], layers: Sequence[Layer]) -> float:
+    """Return the share of the products with the blocks' weights that are left at these levels; zeros count in full."""
+    left = sum((1.0 - level) * layer.weights for level, layer in zip(levels, layers, strict=True))
+    return left / block_weights(layers)
 
 
 def _role(client: int, scenario: Scenario, world: World) -> Row:

@@ -95,6 +95,7 @@ def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
     backbones: dict[str, Backbone] = {}
     seen = []
     for scenario in scenarios:
+        _check_budget(scenario, arms)
         asked = {name: scenario.fleet[name] for name in _DATA_FIELDS}
         if asked not in seen:
             seen.append(asked)
@@ -107,6 +108,14 @@ def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
                 make_speaker_data(config, settings.clients, facts)
             else:
                 make_fleet_data(config, settings.clients, facts)
+
+
+def _check_budget(scenario: Scenario, arms: Sequence[str]) -> None:
+    """Refuse arms that cannot meet the kind of budget that a fleet has. Raises UserError."""
+    kind = scenario.fleet["budget_kind"]
+    for arm in arms:
+        if find_arm(arm).saves_weights_only and kind != "weights":
+            raise UserError(f'arm {arm}: zeros meet no budget of {kind}; expected budget_kind = "weights"')
 
 
 def _check_text(scenario: Scenario, arms: Sequence[str]) -> None:

@@ -45,11 +45,12 @@ def difference_by_method(summary: Summary) -> go.Figure:
     for point, row in _rows(summary):
         mark = marks[row["method"]]
         add_dot(figure, point, row, "difference", quality.scale, symbol(mark, 11), mark.colour)
-    if quality.same:
+    if quality.ratios:
         figure.add_vline(x=quality.same, line={"color": DENSE, "width": 1.5})
     else:
         figure.update_xaxes(zeroline=True, zerolinecolor=DENSE, zerolinewidth=1.5)
-    return finish(figure, quality.difference_axis, "", row_height=26)
+    axis = "perplexity, times the first's" if quality.ratios else "points of accuracy"
+    return finish(figure, axis, "", row_height=26)
 
 
 def quality_against_size(summary: Summary) -> go.Figure:

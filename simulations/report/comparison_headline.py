@@ -62,7 +62,7 @@ def _worth(row: Row) -> float:
 def _told(row: Row) -> str:
     quality = quality_of_row(row)
     said = format_estimate(estimate(row, quality.metric), quality.kind)
-    return said if quality.kind == "share" else f"a {quality.name} of {said}"
+    return f"a {quality.name} of {said}" if quality.ratios else said
 
 
 def _winner(summary: Summary, strategies: list[Row]) -> str:
@@ -71,7 +71,8 @@ def _winner(summary: Summary, strategies: list[Row]) -> str:
     name, worst = method_label(best["method"]), format_value(mean(best, "worst_decile"), quality.kind)
     if not others:
         return f"{name}, the only strategy measured here, reaches {_told(best)}; its worst tenth {worst}."
-    leader = f"Of {len(strategies)} strategies, {name} is {quality.best}: {_told(best)}, its worst tenth {worst}."
+    is_best = "is the best" if quality.ratios else "is the most accurate"
+    leader = f"Of {len(strategies)} strategies, {name} {is_best}: {_told(best)}, its worst tenth {worst}."
     if best["method"] == first:
         return f"{leader} It is the reference; {_runner_up(others[0], quality)}"
     return f"{leader} {_lead(best, method_label(first), quality)}"
@@ -84,7 +85,7 @@ def _lead(best: Row, first: str, quality: ComparedQuality) -> str:
         return f"How far it is from {first}, the reference, was not measured."
     said = _difference(found, quality)
     if _surely_better(ends, quality):
-        if quality.same:
+        if quality.ratios:
             return f"On the same clients and seeds it beats {first}, the reference: {said}."
         return f"On the same clients and seeds it beats {first}, the reference, by {said}.".replace("+", "")
     return f"Against {first}, the reference, that is {said}: no more than chance can do."
@@ -102,7 +103,7 @@ def _runner_up(second: Row, quality: ComparedQuality) -> str:
 def _difference(found: Estimate, quality: ComparedQuality) -> str:
     kind = quality.difference_kind
     said, span = format_value(found["mean"], kind), format_interval(found, kind)
-    return f"{said} times the perplexity ({span})" if quality.same else f"{said} points ({span})"
+    return f"{said} times the perplexity ({span})" if quality.ratios else f"{said} points ({span})"
 
 
 def _surely_better(ends: tuple[float, float], quality: ComparedQuality) -> bool:

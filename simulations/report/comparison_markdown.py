@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_metrics import (
+    ZEROS,
     Estimate,
+    Row,
     estimate,
     format_value,
     interval,
@@ -15,6 +18,7 @@ from simulations.report.comparison_metrics import (
     metrics_of,
     ordered_methods,
     point_rows,
+    zeros_rows,
 )
 from simulations.report.comparison_quality import ComparedQuality, compared_by
 
@@ -43,6 +47,7 @@ def _single(summary: dict[str, Any]) -> Iterator[str]:
         [method_label(row["method"]), *(_cell(estimate(row, name), kinds[name]) for name, _ in shown)] for row in rows
     ]
     yield _table(["method", *(heading for _, heading in shown)], body)
+    yield from _zeros(rows)
     late = [row for row in rows if row["late"]]
     if late:
         heads = ["late joiners", quality.name + unit, "evaluations"]
@@ -57,11 +62,23 @@ def _single(summary: dict[str, Any]) -> Iterator[str]:
         yield _table(heads, cells)
 
 
+def _zeros(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the sizes of methods that only put zeros in a model, if there are any, and what to know of them."""
+    found = zeros_rows(rows)
+    if found:
+        heads = [heading + (", %" if kind == "share" else "") for _, heading, kind in ZEROS]
+        yield _table(
+            ["zeros alone", *heads],
+            [[method_label(r["method"]), *(_cell(estimate(r, name), kind) for name, _, kind in ZEROS)] for r in found],
+        )
+        yield "\n".join(note.sentence() for note in footnotes(row["method"] for row in found))
+
+
 def _sweep(summary: dict[str, Any]) -> Iterator[str]:
     methods, quality, kinds = ordered_methods(summary), compared_by(summary), _kinds(summary)
     unit = _unit(quality)
     change = "Paired change of accuracy from the first line, points"
-    if quality.same:
+    if quality.ratios:
         change = "Perplexity, times that of the first line, paired"
     for name, heading in (
         (quality.metric, f"Mean {quality.name}{unit}"),
@@ -81,7 +98,7 @@ def _kinds(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _unit(quality: ComparedQuality) -> str:
-    return ", %" if quality.kind == "share" else ""
+    return "" if quality.ratios else ", %"
 
 
 def _cell(found: Estimate | None, kind: str) -> str:

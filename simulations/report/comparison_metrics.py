@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulations.report.comparison_footnotes import ARM_PREFIX, mark_of
 from simulations.report.comparison_quality import IMAGES, TEXT, ComparedQuality
 from simulations.report.units import format_figure
 
@@ -31,7 +32,10 @@ _QUALITY = {
 _COSTS = (
     ("agreement", "agrees with dense", "share"),
     ("weights_kept", "weights kept", "share"),
+    ("products_kept", "products computed", "share"),
     ("bytes", "size", "bytes"),
+    ("bytes_in_full", "size, zeros in full", "bytes"),
+    ("bytes_zipped", "size, zipped", "bytes"),
     ("evaluations", "evaluations a client", "count"),
     ("uplink_bytes", "up, a client and round", "bytes"),
     ("uplink_bytes_total", "up, a client, whole run", "bytes"),
@@ -40,10 +44,13 @@ _COSTS = (
     ("wall_seconds", "wall clock", "seconds"),
     ("cpu_seconds", "processor time", "seconds"),
 )
-ARM_PREFIX = "arm:"
-# Arms whose uplink is weights trained on labels, marked wherever they are named.
-WEIGHT_ARMS = frozenset({"fedavg", "fedavg-finetune"})
-WEIGHT_MARK = "†"
+# Of methods that store zeros sparsely alone, in the order of their own table.
+ZEROS = (
+    ("bytes_in_full", "size in full", "bytes"),
+    ("bytes", "size, stored sparsely", "bytes"),
+    ("bytes_zipped", "size, zipped", "bytes"),
+    ("products_kept", "products computed", "share"),
+)
 
 
 def metrics_of(quality: ComparedQuality) -> tuple[tuple[str, str, str], ...]:
@@ -68,8 +75,13 @@ def is_arm(method: str) -> bool:
 
 def method_label(method: str) -> str:
     """Return the name under which a method is shown."""
-    name = method.removeprefix(ARM_PREFIX)
-    return f"{name} {WEIGHT_MARK}" if is_arm(method) and name in WEIGHT_ARMS else name
+    mark = mark_of(method)
+    return method.removeprefix(ARM_PREFIX) + (f" {mark}" if mark else "")
+
+
+def zeros_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of methods whose size is one of zeros stored sparsely."""
+    return [row for row in rows if estimate(row, "bytes_in_full") is not None]
 
 
 def ordered_methods(summary: Summary) -> list[str]:
@@ -136,7 +148,15 @@ def format_estimate(found: Estimate | None, kind: str) -> str:
 def hover_lines(row: Row, names: Sequence[str] = ()) -> list[str]:
     """Return what is told about one method when the pointer is on it: the measured ones of `names`, or the usual."""
     quality = quality_of_row(row)
-    usual = (quality.metric, "worst_decile", "difference", "bytes", "evaluations", "uplink_bytes_total")
+    usual = (
+        quality.metric,
+        "worst_decile",
+        "difference",
+        "bytes",
+        "products_kept",
+        "evaluations",
+        "uplink_bytes_total",
+    )
     known = {name: (label, kind) for name, label, kind in metrics_of(quality)}
     return [
         f"{known[name][0]}: {format_estimate(estimate(row, name), known[name][1])}"

@@ -11,8 +11,9 @@ from plotly.offline import get_plotlyjs
 from personalization.files import write_atomically
 from simulations.report import comparison_figures as figures
 from simulations.report import comparison_page_tables as tables
+from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_headline import headline, worst_case
-from simulations.report.comparison_metrics import WEIGHT_ARMS, WEIGHT_MARK, Summary, is_arm, method_label
+from simulations.report.comparison_metrics import Summary, is_arm, method_label, zeros_rows
 from simulations.report.comparison_quality import ComparedQuality, compared_by
 from simulations.report.comparison_script import SCRIPT, STYLE
 from simulations.report.comparison_sweeps import (
@@ -23,6 +24,7 @@ from simulations.report.comparison_sweeps import (
     swept,
     value_name,
 )
+from simulations.report.comparison_words import difference_text, quality_text, swept_text, target_text
 from simulations.report.page import POLICY
 
 
@@ -35,26 +37,23 @@ class _Section:
     wide: bool = False
 
 
-def _quality_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
-    difference = "Paired: the same client under the same seed, against {first}. Where the bar crosses "
-    difference += "one" if quality.same else "zero"
+def _quality_sections(summary: Summary, quality: ComparedQuality) -> tuple[_Section, ...]:
+    first = escape(method_label(summary["methods"][0]))
     return (
-        _Section(quality.name.capitalize(), quality.text, figures.quality_by_method),
-        _Section(
-            "Difference from the first",
-            f"{difference}, the two cannot be told apart.",
-            figures.difference_by_method,
-        ),
+        _Section(quality.name.capitalize(), quality_text(quality), figures.quality_by_method),
+        _Section("Difference from the first", difference_text(quality, first), figures.difference_by_method),
     )
 
 
-def _cost_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
+def _cost_sections(summary: Summary, quality: ComparedQuality) -> tuple[_Section, ...]:
     name, up = quality.name.capitalize(), "up" if quality.better > 0 else "down"
+    zeros = dict.fromkeys(method_label(row["method"]) for row in zeros_rows(summary["rows"]))
+    sparse = f" Of {' and '.join(zeros)} it is the size of sparse storage, at the dense model's speed." if zeros else ""
     return (
         _Section(
             f"{name} against size",
             f"Further left is smaller, further {up} better. "
-            "On the dashed line nothing else is both smaller and better.",
+            f"On the dashed line nothing else is both smaller and better.{sparse}",
             figures.quality_against_size,
             legend=True,
         ),
@@ -72,7 +71,7 @@ def _cost_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
         ),
         _Section(
             "Rounds to target",
-            quality.target_text,
+            target_text(quality, summary["scenario"].get("target_loss") or 0.01),
             figures.rounds_to_target,
         ),
         _Section(
@@ -93,8 +92,6 @@ def _cost_sections(quality: ComparedQuality) -> tuple[_Section, ...]:
 _LATE = "Clients that appear after the fleet has begun: what they reach, and what the fleet's prior spares them."
 _FAILURES = "Replies that the server did not reduce, over all runs of a method. An invalid one is refused whole."
 _OWN = "What the methods do not share, at the setting chosen above."
-# The sections whose text has a place for a fact of this comparison.
-_TOLD = (figures.difference_by_method, figures.rounds_to_target)
 
 
 def write_comparison(summary: Summary, out: Path) -> None:
@@ -109,7 +106,11 @@ def comparison_page(summary: Summary) -> str:
     quality = compared_by(summary)
     groups = [
         _sections(summary, group, drawn)
-        for group in (_quality_sections(quality), _over_the_sweep(summary, quality), _cost_sections(quality))
+        for group in (
+            _quality_sections(summary, quality),
+            _over_the_sweep(summary, quality),
+            _cost_sections(summary, quality),
+        )
     ]
     accuracy, sweep, costs = (f'<div class="pairs">{group}</div>' if group else "" for group in groups)
     return (
@@ -162,12 +163,7 @@ def _notes(summary: Summary) -> str:
     told = f"The difference is held against {escape(method_label(summary['methods'][0]))}."
     if any(is_arm(method) for method in summary["methods"]):
         told += " Open symbols are reference arms: what the same clients reach in other ways."
-    if any(is_arm(method) and method_label(method).endswith(WEIGHT_MARK) for method in summary["methods"]):
-        arms = " and ".join(sorted(WEIGHT_ARMS))
-        told += (
-            f" {WEIGHT_MARK} {arms} train on the clients' labels and send weights up, which no strategy does; they "
-            "stand here to show what statistics alone cost and save."
-        )
+    told += "".join(f" {escape(note.sentence(), quote=False)}" for note in footnotes(summary["methods"]))
     return f'<p class="note">{told}</p>'
 
 
@@ -191,10 +187,8 @@ def _over_the_sweep(summary: Summary, quality: ComparedQuality) -> list[_Section
                 sections.append(_Section(heading, text, _line_drawer(key, metric, _axis_of(quality, of)), legend=True))
         else:
             without = escape(value_name(reference_value(values)) or '""')
-            text = quality.swept_text.format(without=without)
-            sections.append(
-                _Section(f"{quality.name.capitalize()} by {name}", text, _difference_drawer(key), wide=True)
-            )
+            heading, text = f"{quality.name.capitalize()} by {name}", swept_text(quality, without)
+            sections.append(_Section(heading, text, _difference_drawer(key), wide=True))
     return sections
 
 
@@ -212,31 +206,17 @@ def _difference_drawer(key: str) -> Callable[[Summary], go.Figure]:
 
 def _sections(summary: Summary, sections: Sequence[_Section], drawn: list[go.Figure]) -> str:
     parts = []
-    told = {
-        "first": escape(method_label(summary["methods"][0])),
-        "target": _target(100 * (summary["scenario"].get("target_loss") or 0.01), compared_by(summary)),
-    }
     for section in sections:
         figure = section.draw(summary)
         if not figure.data:
             continue
-        text = section.text.format(**told) if section.draw in _TOLD else section.text
         legend = tables.legend(summary) if section.legend else ""
         parts.append(
-            f"<section{' class=wide' if section.wide else ''}><h2>{section.heading}</h2><p>{text}</p>{legend}"
+            f"<section{' class=wide' if section.wide else ''}><h2>{section.heading}</h2><p>{section.text}</p>{legend}"
             f'<div class="scroll"><div id="figure-{len(drawn)}"></div></div><p class="note"></p></section>'
         )
         drawn.append(figure)
     return "".join(parts)
-
-
-def _target(percent: float, quality: ComparedQuality) -> str:
-    """Write how far a target lies from the dense model: points of accuracy, or percent of perplexity."""
-    return f"{percent:g} %" if quality.same else _points(percent)
-
-
-def _points(count: float) -> str:
-    return f"{count:g} point{'' if count == 1 else 's'}"
 
 
 def _payload(drawn: list[go.Figure]) -> str:

@@ -10,25 +10,23 @@ from html import escape
 from pathlib import Path
 
 from personalization.files import write_atomically
+from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_marks import Mark, method_marks, svg_symbol
 from simulations.report.comparison_metrics import (
-    WEIGHT_MARK,
     Row,
     Summary,
     estimate,
     format_value,
     interval,
-    is_arm,
     mean,
     method_label,
-    ordered_methods,
     point_rows,
 )
 from simulations.report.comparison_quality import IMAGES, compared_by
 from simulations.report.picture import round_step
 
 WIDTH = 960
-_TOP, _ROW, _LEFT, _RIGHT = 84, 26, 330, 850
+_TOP, _ROW, _LEFT, _RIGHT, _NOTE = 84, 26, 330, 850, 18
 _INK, _QUIET, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _METRICS = ("personal_accuracy", "worst_decile")
 
@@ -39,7 +37,7 @@ def comparison_picture(summary: Summary, *, point: int = 0) -> str:
     """Return the picture of one point of `summary` (the dictionary of summary.json) as SVG."""
     rows, marks = point_rows(summary, point), method_marks(summary)
     bottom = _TOP + _ROW * len(rows)
-    height = bottom + 74
+    height = bottom + 74 + _NOTE * max(0, len(footnotes(summary["methods"])) - 1)
     least, most = _range(rows)
     across = _axis(least, most)
     title = f"Accuracy by method: {summary['scenario'].get('name') or 'a scenario'}"
@@ -126,8 +124,8 @@ def _legend(summary: Summary, y: float) -> list[str]:
         f'<path d="M376 {y - 11:.1f}V{y + 3:.1f}" stroke="{_QUIET}" stroke-width="2"/>',
         _text(386, y, "worst tenth of the clients"),
     ]
-    if any(is_arm(method) and method_label(method).endswith(WEIGHT_MARK) for method in ordered_methods(summary)):
-        parts.append(_text(590, y, f"{WEIGHT_MARK} uses labels, sends weights up"))
+    for number, note in enumerate(footnotes(summary["methods"])):
+        parts.append(_text(590, y + _NOTE * number, f"{note.mark} {note.brief}"))
     return parts
 
 

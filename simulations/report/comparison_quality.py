@@ -1,4 +1,4 @@
-"""How what methods are compared by is written and drawn: accuracy on images, perplexity on text."""
+"""What methods are compared by and how it is written: accuracy on images, perplexity on text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,29 +7,48 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedQuality:
-    """What a comparison's report says of quality.
+    """What the methods of a comparison are compared by.
 
-    metric, dense: its key in a row's metrics, and that of the dense model beside it. kind, difference_kind: how it and
-    a difference of it are written (see `format_value`). same: the difference of two that are alike. scale: times what
-    is drawn. better: 1 where more is better, -1 where less is. name: of the metric; best: what the best method is.
-    axis, difference_axis: of figures. difference_heading: of a column. text, swept_text, target_text: below figures.
+    metric, dense: its key in a row's metrics, and that of the dense model beside it. name: for people; axis: of
+    figures. ratios: whether its values are ratios, of which 1 has lost nothing and less is better, held against each
+    other by division; the others are shares, of which more is better, held against each other by subtraction.
     """
 
     metric: str
     dense: str
-    kind: str
-    difference_kind: str
-    same: float
-    scale: float
-    better: int
     name: str
-    best: str
     axis: str
-    difference_axis: str
-    difference_heading: str
-    text: str
-    swept_text: str
-    target_text: str
+    ratios: bool
+
+    @property
+    def kind(self) -> str:
+        """How a value is written (see `format_value`)."""
+        return "ratio" if self.ratios else "share"
+
+    @property
+    def difference_kind(self) -> str:
+        """How a difference is written (see `format_value`)."""
+        return "factor" if self.ratios else "points"
+
+    @property
+    def difference_heading(self) -> str:
+        """Heading of a column of differences from the first method."""
+        return "times the first" if self.ratios else "difference, points"
+
+    @property
+    def same(self) -> float:
+        """The difference of two that are alike."""
+        return 1.0 if self.ratios else 0.0
+
+    @property
+    def scale(self) -> float:
+        """Times what a value is drawn: shares as percent."""
+        return 1.0 if self.ratios else 100.0
+
+    @property
+    def better(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return -1 if self.ratios else 1
 
     def gain(self, difference: float) -> float:
         """Return a difference as what was gained, as it is drawn: above 0 is better."""
@@ -37,47 +56,18 @@ class ComparedQuality:
 
     def difference(self, value: float, reference: float) -> float:
         """Return what `value` is against `reference`: as differences of this metric are written."""
-        return value / reference if self.same else value - reference
+        return value / reference if self.ratios else value - reference
 
 
 IMAGES = ComparedQuality(
-    metric="personal_accuracy",
-    dense="dense_fitted_accuracy",
-    kind="share",
-    difference_kind="points",
-    same=0.0,
-    scale=100.0,
-    better=1,
-    name="accuracy",
-    best="the most accurate",
-    axis="accuracy (%)",
-    difference_axis="points of accuracy",
-    difference_heading="difference, points",
-    text="Mean over the clients on their own test images, with its 95 % interval. The upright stroke is the worst "
-    "tenth of the clients, the grey cross the dense model of the same clients with its head fitted to each.",
-    swept_text="Points of accuracy gained (blue) or lost (orange) against {without}, whose column is the accuracy.",
-    target_text="The first round in which the sampled clients come within {target} of their dense model with its head "
-    "fitted; the mean is over the runs that do. A share beside a mark says how many do, where not all.",
+    metric="personal_accuracy", dense="dense_fitted_accuracy", name="accuracy", axis="accuracy (%)", ratios=False
 )
 TEXT = ComparedQuality(
     metric="perplexity_ratio",
     dense="dense_perplexity",
-    kind="ratio",
-    difference_kind="factor",
-    same=1.0,
-    scale=1.0,
-    better=-1,
     name="perplexity ratio",
-    best="the best",
     axis="perplexity, personal to dense",
-    difference_axis="perplexity, times the first's",
-    difference_heading="times the first",
-    text="Personal to dense perplexity on the clients' own later text, geometric mean over the clients, with its 95 % "
-    "interval: 1 has lost nothing, less is better. The upright stroke is the tenth of the clients that lost most.",
-    swept_text="Perplexity divided by that at {without}, whose column is the perplexity ratio: below 1 (blue) is "
-    "better, above (orange) worse.",
-    target_text="The first round in which the sampled clients' perplexity is, on average, at most {target} above that "
-    "of the dense model; the mean is over the runs that do. A share beside a mark says how many do, where not all.",
+    ratios=True,
 )
 
 

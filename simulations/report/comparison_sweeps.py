@@ -145,7 +145,7 @@ def _told(name: str, row: Row | None, reference: str) -> str:
     if row is None:
         return f"{escape(name)}: -"
     quality = quality_of_row(row)
-    what = "ratio of the means to that at" if quality.same else "difference of the means from"
+    what = "ratio of the means to that at" if quality.ratios else "difference of the means from"
     held = "" if name == reference else f"<br>shown: the {what} {escape(reference)}"
     return f"{escape(name)}: {quality.name} {format_estimate(estimate(row, quality.metric), quality.kind)}{held}"
 

@@ -6,7 +6,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_metrics import (
+    ZEROS,
     Estimate,
     Row,
     Summary,
@@ -17,6 +19,7 @@ from simulations.report.comparison_metrics import (
     mean,
     method_label,
     point_rows,
+    zeros_rows,
 )
 from simulations.report.comparison_quality import ComparedQuality, compared_by
 
@@ -41,6 +44,8 @@ def comparison_tables(summary: Summary) -> Iterator[Table]:
             f"{point['label']}: mean over {_count(len(summary['seeds']), 'seed')}, 95 % interval",
         )
         yield _costs(rows, f"{point['label']}: costs, means")
+        if zeros_rows(rows):
+            yield _zeros(zeros_rows(rows), f"{point['label']}: zeros alone are not faster, means")
 
 
 def failed_lines(summary: Summary) -> list[str]:
@@ -69,6 +74,15 @@ def _costs(rows: Sequence[Row], title: str) -> Table:
     table = _table(title, [heading for _, heading in _COSTS])
     for row in rows:
         table.add_row(_name(row), *(format_value(mean(row, name), kind_of(row, name)) for name, _ in _COSTS))
+    return table
+
+
+def _zeros(rows: Sequence[Row], title: str) -> Table:
+    table = _table(title, [heading.removeprefix("size ").removeprefix("size, ") for _, heading, _ in ZEROS])
+    for row in rows:
+        table.add_row(_name(row), *(format_value(mean(row, name), kind) for name, _, kind in ZEROS))
+    table.caption = "\n".join(note.sentence() for note in footnotes(row["method"] for row in rows))
+    table.caption_justify = "left"
     return table
 
 

@@ -16,6 +16,7 @@ import fedsieve
 from client.model import keep_model
 from client.state import ClientState
 from deployment.command import Enrolment, enroll
+from deployment.join.settings import JoinSettings
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from personalization.backbone import load_backbone
 from personalization.cutting import cut_model
@@ -197,11 +198,27 @@ def test_join_refuses_text_that_no_plan_could_be_answered_with(node, images, tex
     assert_refused(run("join", node, "--data", text, "--windows", "7"), "7 windows of 128 tokens: expected 8 or more")
     assert_refused(run("join", node, "--data", text, "--window-tokens", "1"), "16 windows of 1 tokens")
     assert run("join", node, "--data", text, "--recovery", "none").exit_code == 2
+    assert_refused(run("join", node, "--data", images, "--vocabulary", "300"), "images, so the model has no vocabulary")
+    assert_refused(run("join", node, "--data", text, "--vocabulary", "-1"), "a vocabulary of -1 tokens: expected 0")
+    assert_refused(run("join", node, "--data", text, "--training-steps", "-1"), "training_steps -1: expected 0 or more")
     (text / "1900.txt").write_bytes(b"gold \xe4")
     assert_refused(run("join", node, "--data", text), "1900.txt: not UTF-8 (byte 5)")
     (tmp_path / "empty").mkdir()
     assert_refused(run("join", node, "--data", tmp_path / "empty"), "no images in it and no text")
     assert not (home / ".config").exists()
+
+
+def test_join_refuses_adapters_that_this_device_cannot_make(node, text, home, monkeypatch):
+    monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
+    refused = run("join", node, "--data", text, "--adapters", "2")
+    assert_refused(refused, "adapters need the library peft: pip install 'fedsieve[adapters]'")
+    assert not (home / ".config").exists()
+
+
+def test_what_an_owner_sets_is_in_the_node_configuration_and_nothing_else(text):
+    given = JoinSettings(node_file=text, data=text, vocabulary=0, training_steps=0, adapters=0, windows=9)
+    assert given.own() == {"vocabulary": 0, "training-steps": 0, "adapters": 0, "windows": 9}
+    assert JoinSettings(node_file=text, data=text).own() == {}
 
 
 def test_a_state_speaks_with_the_key_that_it_was_joined_with(tmp_path, text):

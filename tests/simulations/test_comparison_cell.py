@@ -93,6 +93,16 @@ def test_a_device_class_keeps_to_its_own_budget(record, tmp_path):
         assert max(row["weights_kept"] for row in rows) > 0.4
 
 
+def test_products_go_with_units_and_not_with_zeros(record, tmp_path):
+    for method in ("median", "arm:uniform", "arm:one-cut"):
+        for row in run(tmp_path / method.replace(":", "-"), record, method)["clients"]:
+            assert row["products_kept"] == pytest.approx(row["weights_kept"])
+            assert row["products_kept"] < 0.7
+    for row in run(tmp_path / "wanda", record, "arm:wanda")["clients"]:
+        assert row["weights_kept"] == pytest.approx(0.6, abs=0.05)
+        assert row["products_kept"] == 1.0
+
+
 def test_dropouts_and_stragglers_are_told_apart(record, tmp_path):
     record["conditions"] = {"dropout": 0.4, "stragglers": 0.3}
     result = run(tmp_path / "a", record)

@@ -226,6 +226,14 @@ def test_picture_has_a_mark_and_an_interval_for_each_method(tmp_path: Path, poin
     assert all(method_label(method) in words for method in STRATEGIES + ARMS)
 
 
+def test_picture_has_a_line_for_each_footnote() -> None:
+    root = ElementTree.fromstring(comparison_picture(make_summary((*STRATEGIES, *ARMS, "arm:wanda"))))
+    words = {text.text: text.get("y") for text in root.findall("{http://www.w3.org/2000/svg}text")}
+    notes = {words["† uses labels, sends weights up"], words["‡ zeros: sparse size, dense speed"]}
+    assert len(notes) == 2
+    assert all(float(y) < float(root.get("height")) for y in notes)
+
+
 def test_picture_of_nothing_is_wellformed() -> None:
     assert ElementTree.fromstring(comparison_picture(without_metrics(make_summary()))) is not None
 

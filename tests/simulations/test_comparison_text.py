@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from comparison_summary import spread
 from fake_cells import Serially, client_row, comparison
+from rich.console import Console
 from tiny_text import write_language_model, write_speakers
 
 from personalization.errors import UserError
@@ -25,6 +26,7 @@ from simulations.report.comparison_headline import headline, worst_case
 from simulations.report.comparison_markdown import markdown
 from simulations.report.comparison_page import comparison_page
 from simulations.report.comparison_table import comparison_tables
+from simulations.report.units import format_bytes
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,13 @@ window_tokens = 16
 
 
 def plan(file: Path, **changes: Any) -> Comparison:
-    chosen = {"strategies": "mean,median", "arms": "dense,uniform,one-cut", "sweeps": [], "seeds": 1, "first_seed": 0}
+    chosen = {
+        "strategies": "mean,median",
+        "arms": "dense,uniform,one-cut,wanda,magnitude",
+        "sweeps": [],
+        "seeds": 1,
+        "first_seed": 0,
+    }
     return plan_comparison(scenario=str(file), **{**chosen, **changes})
 
 
@@ -194,6 +202,42 @@ def test_page_and_tables_of_text_speak_of_perplexity_alone(compared: tuple[dict[
     assert "accuracy" not in text
     headings = [str(column.header) for table in comparison_tables(summary) for column in table.columns]
     assert headings[1:4] == ["perplexity ratio", "worst tenth", "times the first"]
+
+
+def test_what_zeros_save_is_told_beside_what_they_do_not(compared: tuple[dict[str, Any], Path], capsys: Any) -> None:
+    summary, _ = compared
+    rows = {
+        row["method"]: {name: found["mean"] for name, found in row["metrics"].items() if found}
+        for row in summary["rows"]
+    }
+    dense = summary["model"]["bytes_dense"]
+    for method in ("arm:wanda", "arm:magnitude"):
+        own = rows[method]
+        assert own["weights_kept"] == pytest.approx(0.7, abs=0.02)
+        assert own["products_kept"] == 1.0
+        assert max(own["bytes"], own["bytes_zipped"]) < own["bytes_in_full"] == dense
+    for method in ("mean", "arm:uniform", "arm:one-cut"):
+        assert rows[method]["products_kept"] == pytest.approx(rows[method]["weights_kept"])
+        assert "bytes_in_full" not in rows[method]
+    Console(width=80).print(*comparison_tables(summary))
+    shown, wanda = capsys.readouterr().out, rows["arm:wanda"]
+    table = shown.split("zeros alone are not faster")[1]
+    (line,) = [line for line in table.splitlines() if line.strip().startswith("wanda ‡ ")]
+    sizes = [format_bytes(wanda[name]) for name in ("bytes_in_full", "bytes", "bytes_zipped")]
+    assert line.split("‡")[1].split() == " ".join([*sizes, "100.0 %"]).split()
+    assert "…" not in shown
+    assert "time and its memory" in " ".join(table.split())
+    page = comparison_page(summary).split("<body>")[1]
+    for text in (page, markdown(summary)):
+        assert "‡ magnitude and wanda set single weights to zero, which alone is not faster" in text
+    assert "Of wanda ‡ and magnitude ‡ it is the size of sparse storage" in page
+
+
+def test_a_comparison_without_zeros_says_nothing_of_them() -> None:
+    summary = of_text({"mean": metrics(1.2), "arm:dense": metrics(1.0)})
+    assert "sparse" not in comparison_page(summary).split("<body>")[1]
+    assert "‡" not in markdown(summary)
+    assert len(list(comparison_tables(summary))) == 2
 
 
 def test_a_sweep_of_text_is_drawn_as_gains(scenario: Path) -> None:

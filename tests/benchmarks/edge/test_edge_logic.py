@@ -79,6 +79,9 @@ def test_serve_gets_every_setting_that_the_simulation_is_given(settings, tmp_pat
 
     wanted = settings.serve(model=MODEL_FOLDER, port=20001, superlink_port=20002, status_port=20003)
     wanted = replace(wanted, seed=7, probes=3, budget=0.25, deadline=41.0, windows=9, window_tokens=32)
+    wanted = replace(
+        wanted, recovery="tune", training_steps=5, adapters=2, training_precision="bfloat16", vocabulary=280
+    )
     (tmp_path / "edge").mkdir()
     seen = []
     with pytest.MonkeyPatch.context() as patch:

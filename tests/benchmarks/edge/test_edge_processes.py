@@ -7,7 +7,7 @@ or personal models that are not, bit for bit, the simulator's.
 from pathlib import Path
 
 import pytest
-from tiny_text import write_language_model, write_speakers
+from tiny_text import VOCABULARY, write_language_model, write_speakers
 
 from benchmarks.edge.run import run_edge
 from benchmarks.edge.settings import EdgeSettings
@@ -40,10 +40,11 @@ def test_a_deployed_fleet_survives_and_comes_to_the_plans_of_the_simulator(tmp_p
 
 @pytest.mark.proxy
 @pytest.mark.slow
-def test_a_deployed_fleet_of_speakers_does_too(tmp_path: Path) -> None:
+def test_a_deployed_fleet_of_speakers_that_cuts_vocabularies_and_trains_does_too(tmp_path: Path) -> None:
     settings = EdgeSettings(
         out=tmp_path / "edge", devices=3, rounds=2, data=write_speakers(tmp_path / "speakers"), windows=10,
-        window_tokens=16, budget=0.7, probes=2, kill_device_in=2, kill_server_in=None,
+        window_tokens=16, vocabulary=280, recovery="tune", training_steps=5, budget=0.7, probes=2, kill_device_in=2,
+        kill_server_in=None,
     )  # fmt: skip
     report = run_edge(settings, model=write_language_model(tmp_path / "model"))
     assert report["same_as_simulated"]
@@ -60,6 +61,7 @@ def test_a_deployed_fleet_of_speakers_does_too(tmp_path: Path) -> None:
         written.add(state.vault._index.entries[WINDOWS].generation)
         model = load_model(state).model
         assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        assert len(model.get_input_embeddings().weight) <= 280 < VOCABULARY
     assert len(written) == 1  # with the first plan: the device that was killed wrote its windows no second time
 
 

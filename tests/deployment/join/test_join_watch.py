@@ -41,6 +41,11 @@ def test_plans_and_models_are_news_once(choice, tmp_path):
     assert made.facts["agreement"] == 0.9
     assert "50 % of the weights" in made.line
     assert "90 %" in made.line
+    assert "tokens" not in made.line
+    writer.add_record(2, {**ENTRY, "task": "text", "vocabulary": 8000})
+    (made,) = watcher.news()
+    assert "20 windows of text: 8,000 tokens and 50 % of the weights kept" in made.line
+    assert made.facts["vocabulary"] == 8000
     writer.add_record(1, ENTRY)  # a new run counts from 1 again
     assert [event.facts["plan"] for event in watcher.news()] == [1]
     assert list(watcher.news()) == []

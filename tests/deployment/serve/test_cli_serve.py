@@ -37,6 +37,7 @@ def test_mistakes_are_one_line_and_nothing_is_made(tmp_path):
     own = (fleet, "--model", tmp_path / "none", "--no-status", "--host", "127.0.0.1", "--superlink-port", 21471)
     assert_refused(serve(*own, "--every", "6x"), "--every 6x", "6h")
     assert_refused(serve(*own, "--strategy", "mediam"), "mediam")
+    assert_refused(serve(*own, "--vocabulary", "-1"), "a vocabulary of -1 tokens: expected 0 or more")
     (fleet / "signing-key.json").chmod(0o640)
     assert_refused(serve(*own), "signing-key.json", "chmod 600")
     assert not (tmp_path / "fleet-state").exists()

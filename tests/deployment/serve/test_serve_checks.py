@@ -19,7 +19,7 @@ from deployment.serve.settings import ServeSettings
 from deployment.serve.state import open_state
 from personalization.errors import UserError
 from personalization.statistics import StatisticsLayout
-from server.journal import Journal
+from server.journal import Journal, extend_journal
 from server.planning import FleetKnowledge
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +49,10 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"seed": -1}, "--seed -1"),
         ({"windows": 7}, "7 windows of 128 tokens: expected 8 or more"),
         ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill, tune"),
+        ({"training_steps": -1}, "training_steps -1: expected 0 or more"),
+        ({"adapters": -2}, "adapters -2: expected 0 or more"),
+        ({"training_precision": "half"}, "training_precision 'half': expected one of single, bfloat16"),
+        ({"vocabulary": -3}, "a vocabulary of -3 tokens: expected 0 or more"),
     ],
 )
 def test_values_that_make_no_sense_are_named(fleet, changes, text):
@@ -138,6 +142,36 @@ def test_windows_are_for_text(fleet, monkeypatch):
     check_model(settings(fleet), read_fleet(fleet))
     with pytest.raises(UserError, match="sees images, not text; leave out --windows"):
         check_model(settings(fleet, windows=9), read_fleet(fleet))
+
+
+def test_a_vocabulary_is_for_language_models_and_holds_what_spells_any_text(fleet, tmp_path, monkeypatch):
+    model = write_language_model(tmp_path / "model")
+    served = settings(fleet, model=str(model), window_tokens=64, vocabulary=257)
+    check_model(served, read_fleet(fleet))
+    with pytest.raises(UserError, match=r"--vocabulary 256: .* keeps 257 tokens or more"):
+        check_model(replace(served, vocabulary=256), read_fleet(fleet))
+    words = ModelFacts(root="ab" * 32, context=64, fewest_tokens=None)
+    monkeypatch.setattr(checks, "_facts", lambda model: words)
+    check_model(replace(served, vocabulary=0), read_fleet(fleet))
+    with pytest.raises(UserError, match="its vocabulary can't be cut; leave out --vocabulary"):
+        check_model(served, read_fleet(fleet))
+    monkeypatch.setattr(checks, "_facts", lambda model: ModelFacts(root="ab" * 32, context=None))
+    with pytest.raises(UserError, match="sees images, so it has no vocabulary; leave out --vocabulary"):
+        check_model(settings(fleet, vocabulary=257), read_fleet(fleet))
+
+
+def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet, monkeypatch):
+    monkeypatch.setattr(checks, "_facts", lambda model: ModelFacts(root="ab" * 32, context=64, fewest_tokens=9))
+    empty = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
+    own = settings(fleet, window_tokens=32)
+    earlier = own.run_config()
+    for key in ("vocabulary", "training-steps", "adapters", "training-precision"):
+        del earlier[key]  # a fleet of before there were such settings
+    folder, root = own.journal_dir, bytes.fromhex("ab" * 32)
+    extend_journal(folder, settings=earlier, root=root, empty=empty, rounds=1).save(folder)
+    changed = replace(own, vocabulary=10, training_steps=0, adapters=2, training_precision="bfloat16")
+    check_model(changed, read_fleet(fleet))
+    assert changed.public()["vocabulary"] == 10
 
 
 def test_another_model_is_refused_and_so_is_a_journal_of_other_settings(fleet, monkeypatch):

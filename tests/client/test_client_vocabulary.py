@@ -1,0 +1,151 @@
+"""A device that keeps few tokens of a language model: who says how many, what it keeps, and what a restart costs."""
+
+import numpy as np
+import pytest
+from conftest import fake_personalize
+from flwr.app import Context, Message, MessageType, RecordDict
+from tiny_text import VOCABULARY, write_language_model, write_speakers
+
+from client.app import make_app
+from client.model import load_model
+from client.settings import needs_labels, own_config, read_settings
+from client.state import ClientState
+from client.vault.keys import create_key_file
+from personalization import extras
+from personalization.codes import ClientFailure
+from personalization.continuation import Generation
+from personalization.generation import predict_text
+from personalization.plan import Plan
+from server.backbone import load_generic_backbone
+from strategies.protocol import read_reply
+
+RUN = {"windows": 10, "window-tokens": 16, "vocabulary": 280}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_language_model(tmp_path_factory.mktemp("model") / "model")
+
+
+class Device:
+    """A client app for a language model, with a state in a vault; what it personalizes is noted in `seen`."""
+
+    def __init__(self, model, folder, *, key: bool = True) -> None:
+        self.backbone, self.seen = load_generic_backbone(str(model), levels=2), []
+        self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
+        self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
+        if key:
+            create_key_file(folder / "key")
+            self.node["vault-key-file"] = str(folder / "key")
+
+    def context(self, **run) -> Context:
+        return Context(1, 9, self.node, RecordDict(), {**RUN, **run})
+
+    def state(self) -> ClientState:
+        return ClientState.of(self.context())
+
+    def personalize(self, model, inputs, *, past, **named):
+        self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
+        return fake_personalize(model, inputs, past=past, **named)
+
+    def ask(self, version, *, everything=False, personalize=None, **run) -> Message:
+        """Ask a new app, as a SuperNode starts a new process for each message."""
+        none = np.zeros(self.backbone.layout.groups, dtype=bool)
+        plan = Plan(version=version, prior=None, dropped=none, probes=2, budget=0.5)
+        message = Message(self.backbone.request(plan, None if everything else none), 9, MessageType.TRAIN)
+        return make_app(personalize=personalize or self.personalize)(message, self.context(**run))
+
+    def answer(self, version, **asked) -> bytes:
+        reply = self.ask(version, **asked)
+        assert not reply.has_error(), (self.state().folder / "last_error.json").read_text()
+        assert len(read_reply(reply.content, self.backbone.layout, version)) == self.backbone.layout.size
+        return reply.content["statistics"]["vector"]
+
+    def predict(self):
+        """What `fedsieve predict` finds in the state."""
+        return predict_text(
+            load_model(self.state()),
+            source="state",
+            prompt="the river",
+            files=[self.text / "1903.txt"],
+            settings=Generation(tokens=5),
+        )
+
+
+@pytest.fixture
+def device(model, tmp_path):
+    return Device(model, tmp_path)
+
+
+@pytest.mark.usefixtures("task_identity")
+@pytest.mark.parametrize("key", [True, False])
+def test_a_device_that_is_killed_speaks_with_the_tokens_of_its_last_model_and_goes_on(model, tmp_path, key):
+    device = Device(model, tmp_path, key=key)
+    device.answer(1, everything=True)
+    before = device.predict()
+    assert before["continuation"]
+    assert load_model(device.state()).manifest.config["vocab_size"] == device.seen[0][0] <= 280
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        device.ask(2, personalize=killed)
+    assert device.predict() == before
+    again = device.answer(2)
+    assert device.answer(2) == again
+    assert device.predict()["scores"][0]["tokens"] == before["scores"][0]["tokens"]
+    size = device.seen[0][0]
+    assert device.seen == [(size, 0), (size, 2), (size, 2)]
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_what_was_measured_with_other_tokens_is_no_use(device):
+    device.answer(1, everything=True)
+    device.node["vocabulary"] = 0
+    device.answer(2)
+    device.node["vocabulary"] = 270
+    device.answer(3)
+    del device.node["vocabulary"]
+    device.answer(4, vocabulary=270)
+    (first, _), *others = device.seen
+    assert [count for _, count in others] == [0, 0, 2]
+    assert others[0][0] == VOCABULARY > first > others[1][0] == others[2][0]
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_too_few_tokens_are_told_on_the_device_alone(device):
+    reply = device.ask(1, everything=True, vocabulary=20)
+    assert (reply.error.code, reply.error.reason) == (ClientFailure.DATA_UNUSABLE, "")
+    assert "a vocabulary of 20 tokens: expected 257 or more" in (device.state().folder / "last_error.json").read_text()
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_adapters_that_the_device_cannot_make_are_told_before_it_searches(device, monkeypatch):
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("personalization.pipeline.device_trace", lambda *_: pytest.fail("searched"))
+    from personalization.pipeline import personalize
+
+    asked = {"recovery": "distill", "adapters": 2}
+    reply = device.ask(1, everything=True, personalize=personalize, **asked)
+    assert reply.error.code == ClientFailure.DATA_UNUSABLE
+    assert "pip install 'fedsieve[adapters]'" in (device.state().folder / "last_error.json").read_text()
+
+
+def test_what_a_device_says_of_itself_comes_before_the_run():
+    run = {"recovery": "tune", "training-steps": 9, "adapters": 4, "training-precision": "bfloat16", "vocabulary": 280}
+    plan = Plan(version=1, prior=None, dropped=np.zeros(1, dtype=bool), probes=2, budget=0.5)
+    assert own_config(run, {}) == run
+    own = {"training-steps": 0, "adapters": 0, "training-precision": "single", "vocabulary": 0, "budget": 0.3}
+    assert own_config(run, own) == {"recovery": "tune", **{key: own[key] for key in own if key != "budget"}}
+
+    def settings(own):
+        return read_settings(run, own, plan, "hall", newcomer=False)
+
+    assert (settings({}).training_steps, settings({}).adapters, settings({}).training_precision) == (9, 4, "bfloat16")
+    assert settings({}).trains
+    assert needs_labels(settings({}))
+    quiet = settings(own)
+    assert (quiet.training_steps, quiet.adapters, quiet.training_precision) == (0, 0, "single")
+    assert not quiet.trains
+    assert not needs_labels(quiet)

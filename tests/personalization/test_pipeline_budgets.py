@@ -1,0 +1,62 @@
+import pytest
+import torch
+from pipelines import LAYERS, chosen, either, outputs, tiny
+
+from personalization import UserError, costs, personalize
+from personalization.footprint import count_macs, stored_bytes
+from personalization.layers import find_layers
+
+
+@either
+@pytest.mark.parametrize("kind", ["weights", "bytes", "macs"])
+def test_every_kind_of_budget_is_met_in_its_own_measure(name, kind):
+    model, inputs = tiny(name)
+    budget = {"weights": 0.4, "bytes": 0.75, "macs": 0.6}[kind]
+    found = personalize(model, inputs, settings=chosen(budget=budget, budget_kind=kind))
+    one = {key: value[:1] for key, value in inputs.items()}
+    share = {
+        "weights": lambda: found.weights_kept,
+        "bytes": lambda: stored_bytes(found.model) / stored_bytes(model),
+        "macs": lambda: count_macs(found.model, one, found.layers) / count_macs(model, one, found.layers),
+    }[kind]()
+    # Biases that a decoder's writers did not have before are not in the budget: 16 numbers a layer and their names.
+    slack = LAYERS * (16 * 4 + 120) / stored_bytes(model) if kind == "bytes" else 1e-9
+    assert share <= budget + slack
+    assert share > budget - 0.2
+
+
+@either
+def test_a_latency_budget_is_met_where_latency_follows_the_work(name, monkeypatch):
+    """Clocks of a busy machine decide nothing here: each multiply-accumulate is said to take a nanosecond."""
+    model, inputs = tiny(name)
+    layers = find_layers(model)
+
+    def latency(measured, sample):
+        return 1e-6 * count_macs(measured, sample, layers)
+
+    monkeypatch.setattr(costs, "measure_latency", latency)
+    found = personalize(model, inputs, settings=chosen(budget=0.8, budget_kind="latency"))
+    one = {key: value[:1] for key, value in inputs.items()}
+    assert latency(found.model, one) <= 0.8 * latency(model, one) * (1 + 1e-9)
+
+
+@either
+def test_a_whole_budget_gives_the_dense_model_back(name):
+    model, inputs = tiny(name)
+    found = personalize(model, inputs, settings=chosen(budget=1.0, step_probes=0, adapt_head=False))
+    assert found.weights_kept == 1.0
+    torch.testing.assert_close(outputs(found.model, inputs), outputs(model, inputs), atol=1e-3, rtol=1e-3)
+
+
+@either
+def test_what_no_step_could_commit_is_not_cut(name):
+    model, inputs = tiny(name)
+    found = personalize(model, inputs, settings=chosen(tolerance=1e-9))
+    assert (found.weights_kept, found.agreement, found.entropy_increase) == (1.0, 1.0, 0.0)
+    assert not found.levels.any()
+
+
+def test_a_budget_that_the_limits_do_not_allow():
+    model, inputs = tiny("vit")
+    with pytest.raises(UserError, match=r"budget 0\.1: the limits allow at least"):
+        personalize(model, inputs, settings=chosen(budget=0.1, personalized_limit=0.5, generic_limit=0.5))
