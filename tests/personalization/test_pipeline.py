@@ -5,6 +5,7 @@ from pipelines import ATOMS, LAYERS, chosen, either, outputs, prior, tiny
 
 from personalization import PersonalizationSettings, personalize
 from personalization.backbone import load_backbone
+from personalization.errors import UserError
 from personalization.footprint import block_weights, kept_weights
 from personalization.images import to_pixel_values
 from personalization.layers import find_layers
