@@ -99,7 +99,7 @@ def test_a_model_of_another_task_is_refused(preprocessing):
     assert check_task(preprocessing, (), wanted="text", model="m") is preprocessing
     with pytest.raises(UserError, match="m: a model of the task text, but --task image was asked for"):
         check_task(preprocessing, (), wanted="image", model="m")
-    with pytest.raises(UserError, match="not an image classifier"):
+    with pytest.raises(UserError, match="neither classifies images nor comes with a tokenizer; expected an image"):
         check_task(None, (), wanted=None, model="m")
     with pytest.raises(UserError, match="expected a causal language model"):
         check_task(None, (), wanted="text", model="m")
