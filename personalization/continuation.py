@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.texts import TextPreprocessing, Tokens, read_tokens, windows
+from personalization.texts import TextPreprocessing, Tokens, is_unicode, read_tokens, windows
 
 _SCORED_TOKENS = 512
 
@@ -29,7 +29,13 @@ class Generation:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        if self.tokens < 1 or self.temperature < 0.0 or self.seed < 0 or self.top_k < 0 or not 0.0 < self.top_p <= 1.0:
+        if (
+            self.tokens < 1
+            or not 0.0 <= self.temperature < math.inf
+            or self.seed < 0
+            or self.top_k < 0
+            or not 0.0 < self.top_p <= 1.0
+        ):
             raise UserError(
                 f"{self.tokens} tokens at temperature {self.temperature}, seed {self.seed}, of the {self.top_k} "
                 f"likeliest that make {self.top_p}: expected 1 or more tokens, a top-p above 0 and up to 1, and 0 or "
@@ -39,6 +45,8 @@ class Generation:
 
 def read_prompt(prompt: str, preprocessing: TextPreprocessing, settings: Generation) -> Tokens:
     """Return the tokens of a prompt [tokens]. Raises UserError if they are none, or leave no room in the context."""
+    if not is_unicode(prompt):
+        raise UserError("a prompt that is not UTF-8; expected Unicode text")
     tokens, context = preprocessing.encode(prompt), preprocessing.context
     if not len(tokens) or len(tokens) + settings.tokens > context:
         raise UserError(

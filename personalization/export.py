@@ -47,7 +47,10 @@ def export_loaded_model(
 def _export(source: ExportSource, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
     preprocessing = source.preprocessing
     if preprocessing is None:
-        raise UserError(f"{source.name}: not an image classifier; export takes classifiers and language models")
+        raise UserError(
+            f"{source.name}: neither an image classifier nor a language model with its tokenizer.json; expected one of "
+            "them"
+        )
     if isinstance(preprocessing, TextPreprocessing):
         exported = export_language_model(source, preprocessing, data, precision=precision)
     else:

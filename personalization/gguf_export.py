@@ -53,7 +53,9 @@ def export_gguf(source: ExportSource, out: Path, *, precision: GgufPrecision) ->
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of a file, such as {out / 'model.gguf'}")
     if not isinstance(source.preprocessing, TextPreprocessing):
-        raise UserError(f"{source.name}: not a language model; GGUF holds language models, images go with ONNX")
+        raise UserError(
+            f"{source.name}: not a language model with its tokenizer.json; GGUF holds those, images go with ONNX"
+        )
     decoder = read_decoder(source.model)
     check_shapes(decoder)
     tensors = dict(gguf_tensors(decoder))

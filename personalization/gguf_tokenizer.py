@@ -44,6 +44,11 @@ def read_tokenizer(preprocessing: TextPreprocessing, vocabulary: int) -> Tokeniz
     for token, number in model["vocab"].items():
         tokens[number], kinds[number] = token, _NORMAL
     for added in record.get("added_tokens") or []:
+        if added["id"] >= vocabulary:
+            raise UserError(
+                f"tokenizer.json: {added['content']!r} is token {added['id']}, but the model has tokens 0 to "
+                f"{vocabulary - 1:,}; expected the tokenizer that belongs to the model"
+            )
         tokens[added["id"]] = added["content"]
         kinds[added["id"]] = _CONTROL if added.get("special") else _USER_DEFINED
     merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])

@@ -20,6 +20,8 @@ def predict_images(loaded: LoadedPersonalModel, files: Sequence[Path], *, source
     source: names the model in errors. Raises UserError that says what can't be read, or that it takes no images.
     """
     manifest = loaded.manifest
+    if manifest.preprocessing is not None and "tokenizer" in manifest.preprocessing:
+        raise UserError(f"{source}: a language model; give it --prompt, or files of text to score")
     if manifest.preprocessing is None or not manifest.labels:
         raise UserError(f"{source}: not an image classifier; predict takes personal models of images")
     preprocessing = ImagePreprocessing.from_dict(manifest.preprocessing)

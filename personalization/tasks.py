@@ -73,10 +73,10 @@ def check_task(
     if wanted is not None and wanted not in get_args(TaskName):
         raise UserError(f"task {wanted!r}: expected one of {', '.join(get_args(TaskName))}")
     if preprocessing is None or (task_of(preprocessing) == "image" and not labels):
-        speaks = "a causal language model with its tokenizer.json"
+        speaks = "a causal language model in a folder with its tokenizer.json"
         kinds = {"image": "an image classifier", "text": speaks}
-        expected = kinds[wanted] if wanted else f"one, such as ViTForImageClassification, or {speaks}"
-        raise UserError(f"{model}: not an image classifier; expected {expected}")
+        expected = kinds[wanted] if wanted else f"an image classifier, such as ViTForImageClassification, or {speaks}"
+        raise UserError(f"{model}: neither classifies images nor comes with a tokenizer; expected {expected}")
     if wanted is not None and wanted != task_of(preprocessing):
         raise UserError(f"{model}: a model of the task {task_of(preprocessing)}, but --task {wanted} was asked for")
     return preprocessing
@@ -102,7 +102,7 @@ def check_kind(path: Path, task: TaskName) -> None:
     from personalization.image_data import holds_images
     from personalization.texts import holds_text
 
-    if task == "text" and not holds_text(path) and holds_images(path):
+    if task == "text" and path.is_dir() and not holds_text(path) and holds_images(path):
         raise UserError(f"{path}: images, but the model reads text; expected a folder with .txt or .jsonl files")
     if task == "image" and not holds_images(path) and holds_text(path):
         raise UserError(f"{path}: text, but the model sees images; expected a folder of images, or class folders")

@@ -48,9 +48,13 @@ class TextPreprocessing:
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_str(self.tokenizer)
+            found = Tokenizer.from_str(self.tokenizer)
         except Exception as error:  # the library raises nothing narrower
             raise UserError(f"the model's tokenizer.json can't be read ({error}); fetch the model again") from error
+        # Some files say where to cut and how to fill up; text here is as long as it is.
+        found.no_truncation()
+        found.no_padding()
+        return found
 
     @property
     def vocabulary(self) -> int:
@@ -95,25 +99,45 @@ def text_preprocessing(config: Any, tokenizer_file: Path) -> TextPreprocessing:
             f"{tokenizer_file.parent}: no {tokenizer_file.name} that can be read; a language model needs its tokenizer"
         ) from error
     end = config.eos_token_id
-    separator = end[0] if isinstance(end, list) and end else end
+    first = end[0] if isinstance(end, list) and end else end
+    separator = first if isinstance(first, int) else None
     context = getattr(config, "max_position_embeddings", None) or WINDOW_TOKENS
-    preprocessing = TextPreprocessing(text, separator if isinstance(separator, int) else None, int(context))
-    if preprocessing.vocabulary > config.vocab_size:
+    try:
+        preprocessing = TextPreprocessing(text, separator, int(context))
+        vocabulary = preprocessing.vocabulary
+    except UserError as error:
+        raise UserError(f"{tokenizer_file.parent}: {error}") from error
+    if vocabulary > config.vocab_size:
         raise UserError(
-            f"{tokenizer_file}: makes {preprocessing.vocabulary:,} tokens, but the model has {config.vocab_size:,}; "
+            f"{tokenizer_file}: makes {vocabulary:,} tokens, but the model has {config.vocab_size:,}; "
             "expected the tokenizer that belongs to the model"
         )
+    if separator is not None and not 0 <= separator < config.vocab_size:
+        raise UserError(
+            f"{tokenizer_file.parent}: config.json ends texts with token {separator}, but the model has tokens 0 to "
+            f"{config.vocab_size - 1:,}; fetch the model again"
+        )
     return preprocessing
+
+
+def is_unicode(text: str) -> bool:
+    """Say whether a text consists of characters: JSON and command lines can bring halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text_files(folder: Path) -> list[Path]:
     """Return the .txt and .jsonl files in `folder`, sorted by name, without hidden ones. Raises UserError if none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of text; expected a folder with .txt or .jsonl files")
-    files = [p for p in folder.iterdir() if p.suffix.lower() in TEXT_SUFFIXES and not p.name.startswith(".")]
+    named = [p for p in folder.iterdir() if p.suffix.lower() in TEXT_SUFFIXES and not p.name.startswith(".")]
+    files = sorted(p for p in named if p.is_file())
     if not files:
         raise UserError(f"{folder}: no text in it; expected .txt files, or .jsonl files with a text in each line")
-    return sorted(p for p in files if p.is_file())
+    return files
 
 
 def holds_text(folder: Path) -> bool:
@@ -148,6 +172,10 @@ def _lines(content: str, file: Path) -> Iterator[str]:
             text = record.get("text") if isinstance(record, dict) else None
             if not isinstance(text, str):
                 raise UserError(f'{file}, line {number}: no text; expected a JSON object like {{"text": "..."}}')
+            if not is_unicode(text):
+                raise UserError(
+                    f"{file}, line {number}: half of a surrogate pair, which is no character; mend the line"
+                )
             yield text
 
 

@@ -13,6 +13,7 @@ from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.footprint import stored_bytes
 from personalization.layers import find_layers
+from personalization.tasks import check_task
 from personalization.texts import TextPreprocessing
 from simulations.arms.base import World
 from simulations.arms.registry import find_arm
@@ -102,8 +103,9 @@ def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
             settings = scenario.fleet_settings(out=Path(), seed=0)
             model = str(settings.run_config()["model"])
             backbone = backbones.setdefault(model, load_backbone(model))
-            config, facts = settings.run_config(), InputFacts(backbone.preprocessing, backbone.labels)
-            if isinstance(backbone.preprocessing, TextPreprocessing):
+            preprocessing = check_task(backbone.preprocessing, backbone.labels, wanted=None, model=model)
+            config, facts = settings.run_config(), InputFacts(preprocessing, backbone.labels)
+            if isinstance(preprocessing, TextPreprocessing):
                 _check_text(scenario, arms)
                 make_speaker_data(config, settings.clients, facts)
             else:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from personalization.errors import UserError
 from personalization.tasks import TextBatch, check_kind, check_task, load_samples, preprocessing_from_dict, task_of
@@ -99,7 +100,7 @@ def test_a_model_of_another_task_is_refused(preprocessing):
     assert check_task(preprocessing, (), wanted="text", model="m") is preprocessing
     with pytest.raises(UserError, match="m: a model of the task text, but --task image was asked for"):
         check_task(preprocessing, (), wanted="image", model="m")
-    with pytest.raises(UserError, match="not an image classifier"):
+    with pytest.raises(UserError, match="neither classifies images nor comes with a tokenizer; expected an image"):
         check_task(None, (), wanted=None, model="m")
     with pytest.raises(UserError, match="expected a causal language model"):
         check_task(None, (), wanted="text", model="m")
@@ -110,6 +111,16 @@ def test_a_model_of_another_task_is_refused(preprocessing):
 def test_a_tokenizer_that_can_not_be_read_is_named():
     with pytest.raises(UserError, match="can't be read"):
         TextPreprocessing("{}", None, 64).encode("x")
+
+
+def test_a_tokenizer_that_says_where_to_cut_and_how_to_fill_up_does_neither_here(preprocessing):
+    tokenizer = tiny_tokenizer()
+    short = Tokenizer.from_str(tokenizer.to_str())
+    short.enable_truncation(5)
+    short.enable_padding(length=5)
+    own = TextPreprocessing(short.to_str(), 0, 64)
+    for text in ("river", "the river and the treaty of the senate"):
+        assert own.encode(text).tolist() == preprocessing.encode(text).tolist()
 
 
 def test_data_of_another_kind_than_the_models_are_named(tmp_path):

