@@ -73,7 +73,7 @@ def check_task(
     if wanted is not None and wanted not in get_args(TaskName):
         raise UserError(f"task {wanted!r}: expected one of {', '.join(get_args(TaskName))}")
     if preprocessing is None or (task_of(preprocessing) == "image" and not labels):
-        speaks = "a causal language model in a folder with its tokenizer.json"
+        speaks = "a causal language model with its tokenizer.json"
         kinds = {"image": "an image classifier", "text": speaks}
         expected = kinds[wanted] if wanted else f"an image classifier, such as ViTForImageClassification, or {speaks}"
         raise UserError(f"{model}: neither classifies images nor comes with a tokenizer; expected {expected}")

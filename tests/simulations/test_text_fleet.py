@@ -169,4 +169,4 @@ def test_a_tokenizer_of_another_model_is_refused(places, tmp_path):
     start = ["personalize", "--model", str(other), "--data", str(data / "speaker-0"), "--out", str(tmp_path / "x")]
     refused(start, "makes 401 tokens, but the model has 320")
     (other / "tokenizer.json").unlink()
-    refused(start, "expected one")
+    refused(start, "nor comes with a tokenizer; expected an image classifier")
