@@ -9,10 +9,13 @@ from pathlib import Path
 from personalization.files import write_atomically
 
 COMMAND = "flwr-clientapp"
+# The GNU allocator gives pieces of at least so many bytes back at once when they are freed. Left to itself it raises the
+# bound to what a model's activations take, and keeps the gaps between them: a fifth of the peak of a language model.
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
 
 
 def environment_with_launcher(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment to start a SuperNode with, whose processes answer messages sooner.
+    """Return the environment to start a SuperNode with, whose processes answer messages sooner and in less memory.
 
     A SuperNode looks for its commands on the PATH; `folder`, which is made if need be, comes first on it and holds
     the one command. Whoever can write to it runs programs as this user: it is closed to others. Raises OSError.
@@ -22,4 +25,8 @@ def environment_with_launcher(folder: Path, environment: Mapping[str, str]) -> d
     # Without -P the folder of the file would be where `import data` looks first.
     line = f'exec {shlex.quote(sys.executable)} -P {shlex.quote(str(program))} "$@"'
     write_atomically(folder / COMMAND, f"#!/bin/sh\n{line}\n".encode(), mode=0o700)
-    return {**environment, "PATH": os.pathsep.join((str(folder.resolve()), environment.get("PATH", os.defpath)))}
+    return {
+        **MEMORY,
+        **environment,
+        "PATH": os.pathsep.join((str(folder.resolve()), environment.get("PATH", os.defpath))),
+    }
