@@ -9,8 +9,8 @@ from pathlib import Path
 from personalization.files import write_atomically
 
 COMMAND = "flwr-clientapp"
-# The GNU allocator gives pieces of at least so many bytes back at once when they are freed. Left to itself it raises the
-# bound to what a model's activations take, and keeps the gaps between them: a fifth of the peak of a language model.
+# The GNU allocator gives pieces of at least so many bytes back at once when they are freed. Left to itself it raises
+# the bound to what a model's activations take, and keeps the gaps between them: a fifth of a language model's peak.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
 
 
