@@ -21,13 +21,14 @@ _KEYS = (
     "recovery",
     "layers-per-probe",
     "ridge",
+    "refit-samples",
     "training-steps",
     "adapters",
     "training-precision",
     "adapt-head",
 )
 # Those that a device may set for itself: how much it computes for its model, and how large that is, is its own affair.
-_OWN_KEYS = ("recovery", "training-steps", "adapters", "training-precision", "vocabulary")
+_OWN_KEYS = ("recovery", "refit-samples", "training-steps", "adapters", "training-precision", "vocabulary")
 
 
 def own_config(run_config: Config, node_config: Config) -> Config:

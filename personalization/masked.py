@@ -134,7 +134,10 @@ class MaskedModel:
         if measured is None or last_block + 1 == trace.blocks:
             with replayed(trace, first_block, copies=copies):
                 return list(outputs_of(trace.model, _repeated(trace.inputs, copies)).chunk(copies))
-        with replayed(trace, first_block, copies=copies), ending_after(trace, last_block) as returned:
+        with (
+            replayed(trace, first_block, copies=copies),
+            ending_after(trace.model, trace.layers, last_block) as returned,
+        ):
             outputs_of(trace.model, _repeated(trace.inputs, copies))
         narrow = trace.with_block_output(last_block, rows_of(returned[0], measured.repeat(copies)))
         inputs = {name: value[measured] for name, value in trace.inputs.items()}
@@ -171,26 +174,17 @@ class MaskedModel:
         *,
         first: bool,
     ) -> Tensor:
-        weight, ridge = linear_weight(module), self.compensation.ridge
-        moment = self._moments(layer, x, first=first)
         allowed = self.allowed.get(layer.index, np.arange(layer.units))
-        kept = select_units(
-            layer,
-            weight,
-            moment,
-            allowed,
-            count,
-            score=self.compensation.score,
-            ridge=self.compensation.selection_ridge,
-        )
-        result.kept[layer.index] = kept
-        if len(kept) == layer.units and (ridge is None or (first and not self.cut_prefix)):
-            bias = linear_bias(module)
+        unfitted = self.compensation.ridge is None or (first and not self.cut_prefix)
+        if unfitted and count >= len(allowed) == layer.units:
+            weight, bias = linear_weight(module), linear_bias(module)
+            result.kept[layer.index] = allowed
             result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
             return dense(x)
+        moment = self._moments(layer, x, first=first)
+        kept, writer = lowered_writer(layer, module, moment, allowed, count, self.compensation)
+        result.kept[layer.index], result.writers[layer.index] = kept, writer
         columns = torch.from_numpy(layer.columns(kept))
-        writer = fold(weight, moment, columns) if ridge is None else refit(weight, moment, columns, ridge)
-        result.writers[layer.index] = writer
         return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
 
     def _moments(self, layer: Layer, x: Tensor, *, first: bool) -> Moments:
@@ -204,6 +198,20 @@ class MaskedModel:
         if first:
             self._first_moments[layer.index] = moment
         return moment
+
+
+def lowered_writer(
+    layer: Layer, module: nn.Module, moment: Moments, allowed: Units, count: int, compensation: Compensation
+) -> tuple[Units, RefitWriter]:
+    """Return which `count` units of `allowed` a layer with the writer `module` keeps, and its writer for them."""
+    weight = linear_weight(module)
+    kept = select_units(
+        layer, weight, moment, allowed, count, score=compensation.score, ridge=compensation.selection_ridge
+    )
+    columns = torch.from_numpy(layer.columns(kept))
+    if compensation.ridge is None:
+        return kept, fold(weight, moment, columns)
+    return kept, refit(weight, moment, columns, compensation.ridge)
 
 
 def _repeated(inputs: Inputs, copies: int) -> Inputs:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.allocation import Costs, fit_curves
+from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.costs import unit_costs
 from personalization.cutting import cut_model
 from personalization.distillation import distill
@@ -83,7 +84,8 @@ def personalize(
     inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and by
     the recovery `tune`, one for each prediction: [samples], or for a language model the next tokens, [samples,
     positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
-    earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains.
+    earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
+    and to take more samples from for the final cut.
     budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. Raises UserError where
     the samples are too few, labels do not fit or the budget can't be met.
     """
@@ -115,7 +117,7 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    final = final_pass(masked, pruned)
+    final = _final_cut(masked, pruned, training, settings)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
         model=trained(_cut(trace, kept, final), trace, settings, labels=labels, training=training),
@@ -163,6 +165,28 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     everything = replace(masked.compensation, fit=torch.ones_like(masked.compensation.fit))
     final = MaskedModel(masked.trace, everything, pruned.allowed)
     return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
+
+
+def _final_cut(
+    masked: MaskedModel, pruned: Pruned, training: TrainingData | None, settings: PersonalizationSettings
+) -> MaskedPass | BlockwiseCut:
+    """Return the cut that is kept: from the samples of the trace, or block by block from more of them."""
+    trace = masked.trace
+    if not settings.refit_samples:
+        return final_pass(masked, pruned)
+    if trace.head is None:
+        raise UserError("refit_samples is for language models: an image model is cut on all private images already")
+    if training is None or min(settings.refit_samples, training.samples) <= trace.samples:
+        return final_pass(masked, pruned)
+    chosen = torch.linspace(0, training.samples - 1, min(settings.refit_samples, training.samples)).round().long()
+    return cut_in_blocks(
+        trace.model,
+        trace.layers,
+        {name: value[chosen] for name, value in training.inputs.items()},
+        dict(enumerate(map(int, pruned.counts))),
+        compensation=masked.compensation,
+        allowed=pruned.allowed,
+    )
 
 
 def _check(
@@ -272,7 +296,7 @@ def _step_probes(settings: PersonalizationSettings, prior: Prior | None, trace: 
     return 0 if known or trace.head is not None else STEP_PROBES
 
 
-def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass) -> nn.Module:
+def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass | BlockwiseCut) -> nn.Module:
     writers = {}
     for index in list(final.writers):
         # Out of the pass as soon as they are copied: two sets of a whole model's writers are too many.

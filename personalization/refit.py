@@ -52,6 +52,34 @@ def moments(x: Tensor, y: Tensor) -> Moments:
     return Moments(x_mean, y_mean, _gram(centred) / len(x), (y - y_mean).t() @ centred / len(x))
 
 
+class MomentSum:
+    """Moments of rows that come a few at a time."""
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self._rows = 0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add inputs x [rows, columns] and outputs y [rows, width] of a writer."""
+        if not self._rows:
+            # Close to the means of all rows: what is multiplied is small, and so is what rounding takes from it.
+            self._near_x, self._near_y = x.mean(0), y.mean(0)
+            self._x, self._y = torch.zeros_like(self._near_x), torch.zeros_like(self._near_y)
+            self._square, self._cross = x.new_zeros(x.shape[1], x.shape[1]), x.new_zeros(y.shape[1], x.shape[1])
+        x, y = x - self._near_x, y - self._near_y
+        self._rows += len(x)
+        self._x += x.sum(0)
+        self._y += y.sum(0)
+        self._square += _gram(x)
+        self._cross += y.t() @ x
+
+    def moments(self) -> Moments:
+        """Return the moments of all rows so far."""
+        x, y = self._x / self._rows, self._y / self._rows
+        covariance = self._square / self._rows - torch.outer(x, x)
+        return Moments(x + self._near_x, y + self._near_y, covariance, self._cross / self._rows - torch.outer(y, x))
+
+
 def _gram(x: Tensor) -> Tensor:
     """Return x^T x [columns, columns] of x [rows, columns]; only blocks on and above the diagonal are multiplied."""
     columns = x.shape[1]

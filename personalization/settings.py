@@ -39,6 +39,8 @@ class PersonalizationSettings:
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
     held_out_share: share of the private samples that refits do not see.
+    refit_samples: of a language model, how many private samples the final cut is chosen and compensated on, where there
+        are more than those that are measured on; 0 for those alone.
     training_steps: batches of `distill` and `tune`, 0 for no training. adapters: rank of the low-rank adapters that
         they train instead of the weights, 0 for none. training_precision: of their passes; updates are in single
         precision.
@@ -62,6 +64,7 @@ class PersonalizationSettings:
     personalized_limit: float = 0.95
     generic_limit: float = 0.95
     held_out_share: float = 0.25
+    refit_samples: int = 0
     training_steps: int = 40
     adapters: int = 0
     training_precision: Precision = "single"
@@ -89,7 +92,7 @@ class PersonalizationSettings:
         for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
-        for name in ("probes", "training_steps", "adapters", "seed"):
+        for name in ("probes", "refit_samples", "training_steps", "adapters", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.step_probes < AUTOMATIC:

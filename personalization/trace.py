@@ -82,7 +82,7 @@ def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> De
     def keep_layer(path: str) -> Any:
         return lambda _module, _args, output: layer_outputs.__setitem__(path, output)
 
-    blocks = list(dict.fromkeys(layer.block_path for layer in layers))
+    blocks = _block_paths(layers)
     with ExitStack() as hooks:
         for path in blocks:
             hooks.callback(model.get_submodule(path).register_forward_hook(keep_block(path)).remove)
@@ -115,13 +115,20 @@ def replayed(trace: DenseTrace, first_block: int, *, copies: int = 1) -> Iterato
 
     With `copies`, that output is repeated along the batch for as many probes.
     """
-    paths = list(dict.fromkeys(layer.block_path for layer in trace.layers))[:first_block]
-    modules = [trace.model.get_submodule(path) for path in paths]
+    handed_on = _repeat(trace.block_outputs[first_block - 1], copies) if first_block else None
+    with entering(trace.model, trace.layers, first_block, handed_on):
+        yield
+
+
+@contextmanager
+def entering(model: nn.Module, layers: Sequence[Layer], block: int, handed_on: Any) -> Iterator[None]:
+    """Make the model skip all blocks before `block`, as if the last of them had returned `handed_on`."""
+    modules = [model.get_submodule(path) for path in _block_paths(layers)[:block]]
     try:
         for module in modules[:-1]:
             module.forward = _pass_through
         for module in modules[-1:]:
-            module.forward = _returns(_repeat(trace.block_outputs[first_block - 1], copies))
+            module.forward = _returns(handed_on)
         yield
     finally:
         for module in modules:
@@ -129,10 +136,10 @@ def replayed(trace: DenseTrace, first_block: int, *, copies: int = 1) -> Iterato
 
 
 @contextmanager
-def ending_after(trace: DenseTrace, block: int) -> Iterator[list[Any]]:
+def ending_after(model: nn.Module, layers: Sequence[Layer], block: int) -> Iterator[list[Any]]:
     """Make the model skip all blocks behind `block`; what that one returned is in the list that this yields."""
-    paths = list(dict.fromkeys(layer.block_path for layer in trace.layers))
-    skipped = [trace.model.get_submodule(path) for path in paths[block + 1 :]]
+    paths = _block_paths(layers)
+    skipped = [model.get_submodule(path) for path in paths[block + 1 :]]
     returned: list[Any] = []
 
     def skip(*_args: Any, **_kwargs: Any) -> Any:
@@ -142,9 +149,13 @@ def ending_after(trace: DenseTrace, block: int) -> Iterator[list[Any]]:
         for module in skipped:
             module.forward = skip
             stack.callback(module.__dict__.pop, "forward", None)
-        keep = trace.model.get_submodule(paths[block]).register_forward_hook(lambda _m, _a, out: returned.append(out))
+        keep = model.get_submodule(paths[block]).register_forward_hook(lambda _m, _a, out: returned.append(out))
         stack.callback(keep.remove)
         yield returned
+
+
+def _block_paths(layers: Sequence[Layer]) -> list[str]:
+    return list(dict.fromkeys(layer.block_path for layer in layers))
 
 
 def rows_of(output: Any, rows: Tensor) -> Any:

@@ -35,6 +35,7 @@ _CHANGEABLE_KEYS = frozenset(
         "probes",
         "quorum",
         "recovery",
+        "refit-samples",
         "secure-aggregation",
         "smallest-cohort",
         "training-precision",

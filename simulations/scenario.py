@@ -36,6 +36,7 @@ FLEET_FIELDS = (
     "step_probes",
     "tolerance",
     "recovery",
+    "refit_samples",
     "training_steps",
     "adapters",
     "training_precision",

@@ -121,6 +121,14 @@ class OwnOptions:
             show_default="the fleet's",
         ),
     ] = None
+    refit_samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows of this device's text that the final cut of a language model is compensated on, where there "
+            "are more than `--windows`; 0: those alone.",
+            show_default="the fleet's",
+        ),
+    ] = None
     training_steps: Annotated[
         int | None,
         typer.Option(

@@ -18,9 +18,9 @@ class JoinSettings:
     """What is asked for. data: the private images or text. state, vault, budget: None for the default.
 
     windows, window_tokens: how much text is taken. vocabulary: how many tokens of the model are kept, 0 for all.
-    recovery, training_steps, adapters, training_precision: what makes up for a cut. None for the fleet's.
-    sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest devices of these.
-    record: folder for a recording of all that this device sends.
+    recovery, refit_samples, training_steps, adapters, training_precision: what makes up for a cut. None for what the
+    fleet says. sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest
+    devices of these. record: folder for a recording of all that this device sends.
     epsilon_budget: what it gives away in its whole life, None for no limit.
     """
 
@@ -33,6 +33,7 @@ class JoinSettings:
     window_tokens: int | None = None
     vocabulary: int | None = None
     recovery: Recovery | None = None
+    refit_samples: int | None = None
     training_steps: int | None = None
     adapters: int | None = None
     training_precision: Precision | None = None
@@ -69,12 +70,15 @@ class JoinSettings:
             return
         if self.windows is not None or self.window_tokens is not None:
             raise UserError(f"{data}: images, so there are no windows of text; leave out --windows and --window-tokens")
+        if self.refit_samples is not None:
+            raise UserError(f"{data}: images, and a cut is made on all of them; leave out --refit-samples")
         if self.vocabulary is not None:
             raise UserError(f"{data}: images, so the model has no vocabulary; leave out --vocabulary")
 
     def _recovering(self) -> dict[str, Any]:
         return {
             "recovery": self.recovery,
+            "refit_samples": self.refit_samples,
             "training_steps": self.training_steps,
             "adapters": self.adapters,
             "training_precision": self.training_precision,

@@ -106,6 +106,8 @@ def _explain(reason: OSError) -> str:
 def _check_windows(settings: ServeSettings, facts: ModelFacts) -> None:
     """Raise UserError for windows of text that the model cannot read, or reads none of."""
     if facts.context is None:
+        if settings.refit_samples:
+            raise UserError(f"{settings.model}: sees images, and cuts on all of them; leave out --refit-samples")
         if settings.windows is not None or settings.window_tokens is not None:
             raise UserError(f"{settings.model}: sees images, not text; leave out --windows and --window-tokens")
     elif settings.text_batch().tokens > facts.context:

@@ -71,6 +71,13 @@ class PersonalizingOptions:
             "are the next tokens of a text (tune)."
         ),
     ] = PersonalizationSettings.recovery
+    refit_samples: Annotated[
+        int,
+        typer.Option(
+            help="Windows of private text that the final cut of a language model is compensated on, where a device has "
+            "more than `--windows`: slower, and better; 0: those alone."
+        ),
+    ] = PersonalizationSettings.refit_samples
     training_steps: Annotated[
         int, typer.Option(help="Batches of training, with a recovery that trains; 0: none on any device.")
     ] = PersonalizationSettings.training_steps

@@ -27,9 +27,10 @@ class ServeSettings:
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
     secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
-    as many as a sum takes, see `Sums`. recovery, training_steps, adapters, training_precision, windows, window_tokens,
-    vocabulary: what devices do that say nothing else; windows of text None for the default, vocabulary None for all
-    tokens, and both for a model that sees images. The others are those of a run, see `ServerSettings`.
+    as many as a sum takes, see `Sums`. recovery, refit_samples, training_steps, adapters, training_precision,
+    windows, window_tokens, vocabulary: what devices do that say nothing else; windows of text None for the default,
+    vocabulary None for all tokens, and both for a model that sees images. The others are those of a run, see
+    `ServerSettings`.
     """
 
     fleet: Path
@@ -50,6 +51,7 @@ class ServeSettings:
     probes: int = 6
     final_probes: int = 0
     recovery: Recovery = PersonalizationSettings.recovery
+    refit_samples: int = PersonalizationSettings.refit_samples
     training_steps: int = PersonalizationSettings.training_steps
     adapters: int = PersonalizationSettings.adapters
     training_precision: Precision = PersonalizationSettings.training_precision
@@ -80,6 +82,7 @@ class ServeSettings:
             raise UserError(f"--seed {self.seed}: expected 0 or more")
         PersonalizationSettings(
             recovery=self.recovery,
+            refit_samples=self.refit_samples,
             training_steps=self.training_steps,
             adapters=self.adapters,
             training_precision=self.training_precision,
@@ -127,6 +130,7 @@ class ServeSettings:
             "probes": self.probes,
             "final-probes": self.final_probes,
             "recovery": self.recovery,
+            "refit-samples": self.refit_samples,
             "training-steps": self.training_steps,
             "adapters": self.adapters,
             "training-precision": self.training_precision,

@@ -61,6 +61,13 @@ RecoveryOption = Annotated[
         "labels on what the whole model predicts (distill) or on labels, of text the next tokens (tune)."
     ),
 ]
+RefitSamplesOption = Annotated[
+    int,
+    typer.Option(
+        help="Windows of private text that the final cut of a language model is compensated on, where there are more "
+        "than `--windows`: slower, and better; 0: those alone."
+    ),
+]
 TrainingStepsOption = Annotated[int, typer.Option(help="Batches of training, with `--recovery distill` or `tune`.")]
 AdaptersOption = Annotated[
     int,

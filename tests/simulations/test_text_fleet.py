@@ -103,12 +103,17 @@ def test_a_fleet_that_cuts_its_vocabularies_and_tunes_is_judged_in_whole_tokens(
     fleet = ["--rounds", "1", "--fraction", "1", "--probes", "2", "--budget", "0.7", "--vocabulary", "280"]
     tuned = ["--recovery", "tune", "--training-steps", "60"]
     found = {}
-    for name, extra in {"as cut": [], "tuned": tuned, "adapters": [*tuned, "--adapters", "2"]}.items():
+    kinds = {"as cut": [], "tuned": tuned, "adapters": [*tuned, "--adapters", "2"], "refit": ["--refit-samples", "99"]}
+    for name, extra in kinds.items():
         own = [*fleet, *extra, "--out", str(tmp_path / name)]
         result = CliRunner().invoke(app, ["simulate", "--model", str(model), "--data", str(data), *CHOICES, *own])
         assert result.exit_code == 0, result.output
         found[name] = json.loads((tmp_path / name / "report.json").read_text())
         assert found[name]["settings"]["vocabulary"] == 280
+    refit = found.pop("refit")["clients"]
+    assert [client["bytes"] for client in refit] == [client["bytes"] for client in found["as cut"]["clients"]]
+    for client, cut in zip(refit, found["as cut"]["clients"], strict=True):
+        assert client["personal_perplexity"] != cut["personal_perplexity"]
     for before, cut, *others in zip(report["clients"], *(run["clients"] for run in found.values()), strict=True):
         for client in others:
             assert client["dense_perplexity"] == before["dense_perplexity"]

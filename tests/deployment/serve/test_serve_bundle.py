@@ -72,6 +72,7 @@ def test_a_served_run_asks_of_devices_what_the_default_configuration_asks(tmp_pa
         "final-probes",
         "deadline",
         "recovery",
+        "refit-samples",
         "training-steps",
         "adapters",
         "training-precision",

@@ -50,6 +50,7 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"windows": 7}, "7 windows of 128 tokens: expected 8 or more"),
         ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill, tune"),
         ({"training_steps": -1}, "training_steps -1: expected 0 or more"),
+        ({"refit_samples": -1}, "refit_samples -1: expected 0 or more"),
         ({"adapters": -2}, "adapters -2: expected 0 or more"),
         ({"training_precision": "half"}, "training_precision 'half': expected one of single, bfloat16"),
         ({"vocabulary": -3}, "a vocabulary of -3 tokens: expected 0 or more"),
@@ -158,6 +159,8 @@ def test_a_vocabulary_is_for_language_models_and_holds_what_spells_any_text(flee
     monkeypatch.setattr(checks, "_facts", lambda model: ModelFacts(root="ab" * 32, context=None))
     with pytest.raises(UserError, match="sees images, so it has no vocabulary; leave out --vocabulary"):
         check_model(settings(fleet, vocabulary=257), read_fleet(fleet))
+    with pytest.raises(UserError, match="sees images, and cuts on all of them; leave out --refit-samples"):
+        check_model(settings(fleet, refit_samples=64), read_fleet(fleet))
 
 
 def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet, monkeypatch):
@@ -165,11 +168,11 @@ def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet
     empty = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
     own = settings(fleet, window_tokens=32)
     earlier = own.run_config()
-    for key in ("vocabulary", "training-steps", "adapters", "training-precision"):
+    for key in ("vocabulary", "refit-samples", "training-steps", "adapters", "training-precision"):
         del earlier[key]  # a fleet of before there were such settings
     folder, root = own.journal_dir, bytes.fromhex("ab" * 32)
     extend_journal(folder, settings=earlier, root=root, empty=empty, rounds=1).save(folder)
-    changed = replace(own, vocabulary=10, training_steps=0, adapters=2, training_precision="bfloat16")
+    changed = replace(own, vocabulary=10, refit_samples=20, training_steps=0, adapters=2, training_precision="bfloat16")
     check_model(changed, read_fleet(fleet))
     assert changed.public()["vocabulary"] == 10
 

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from architectures import ARCHITECTURES, Shape, build
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import personalization.blockwise as blockwise
+from personalization.blockwise import cut_in_blocks
+from personalization.errors import UserError
+from personalization.layers import find_layers
+from personalization.masked import Compensation, MaskedModel
+from personalization.pipeline import personalize
+from personalization.refit import MomentSum, moments
+from personalization.settings import PersonalizationSettings
+from personalization.trace import trace_dense
+from personalization.training import TrainingData
+from tests.tiny_text import VOCABULARY, tiny_language_model
+
+few = settings(max_examples=5, deadline=None)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("ridge", [None, 0.1])
+@few
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 3))
+def test_block_by_block_and_a_few_samples_at_a_time_equals_one_pass(name, ridge, seed, size):
+    case, rng = build(name, Shape(depth=3), seed), np.random.default_rng(seed)
+    inputs = {key: value for key, value in case.inputs.items() if key != "attention_mask"}
+    layers = find_layers(case.model)
+    everything = Compensation(ridge=ridge, score="residual", fit=torch.ones(3, dtype=torch.bool))
+    counts = {layer.index: int(rng.integers(1, layer.units)) for layer in layers}
+    allowed = {layer.index: np.arange(1, layer.units) for layer in layers[::2] if counts[layer.index] < layer.units}
+    trace = trace_dense(case.model, layers, inputs)
+    expected = MaskedModel(trace, everything, allowed).run(counts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blockwise, "_POSITIONS", size * trace.positions.shape[1])
+        found = cut_in_blocks(case.model, layers, inputs, counts, compensation=everything, allowed=allowed)
+    # A masked pass fits the last block of a classifier to the positions that its head reads.
+    last = trace.blocks if bool(trace.read.all()) else trace.blocks - 1
+    for layer in layers:
+        if layer.block < last:
+            np.testing.assert_array_equal(found.kept[layer.index], expected.kept[layer.index])
+            own, other = found.writers[layer.index], expected.writers[layer.index]
+            torch.testing.assert_close(own.weight, other.weight, atol=2e-4, rtol=1e-3)
+            torch.testing.assert_close(own.bias, other.bias, atol=2e-4, rtol=1e-3)
+    assert not any("forward" in module.__dict__ for module in case.model.modules())
+
+
+@few
+@given(seed=st.integers(0, 10**6), parts=st.integers(1, 5))
+def test_moments_of_rows_that_come_in_parts_are_those_of_all(seed, parts):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (100.0 + torch.randn(40, width, generator=generator, dtype=torch.float64) for width in (5, 3))
+    total = MomentSum()
+    for rows in torch.arange(40).chunk(parts):
+        total.add(x[rows], y[rows])
+    found, expected = total.moments(), moments(x, y)
+    for name in ("x_mean", "y_mean", "covariance", "cross"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def text_and_more():
+    generator = torch.Generator().manual_seed(5)
+    windows = torch.randint(VOCABULARY, (24, 21), generator=generator)
+    return {"input_ids": windows[:8, :-1]}, TrainingData({"input_ids": windows[:, :-1]}, windows[:, 1:])
+
+
+def test_the_final_cut_of_a_language_model_is_compensated_on_as_many_samples_as_are_asked_for():
+    model, (inputs, more) = tiny_language_model("llama"), text_and_more()
+
+    def personal(refit_samples):
+        settings = PersonalizationSettings(budget=0.7, tolerance=math.inf, refit_samples=refit_samples)
+        return personalize(model, inputs, training=more, settings=settings)
+
+    plain, same, larger, all_of_them = (personal(count) for count in (0, 8, 20, 99))
+    for one, other in zip(plain.model.parameters(), same.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert plain.entropy_increase == larger.entropy_increase  # of the step, which is measured as before
+    assert [len(units) for units in plain.kept] == [len(units) for units in larger.kept]
+    counts = {layer.index: len(units) for layer, units in zip(plain.layers, plain.kept, strict=True)}
+    everything = Compensation(ridge=0.1, score="residual", fit=torch.ones(24, dtype=torch.bool))
+    expected = MaskedModel(trace_dense(model, plain.layers, more.inputs), everything).run(counts)
+    for layer in plain.layers:
+        bias = all_of_them.model.get_submodule(layer.writer).bias
+        torch.testing.assert_close(bias, expected.writers[layer.index].bias, atol=2e-4, rtol=1e-3)
+
+
+def test_images_are_all_measured_on_so_there_are_no_more_of_them():
+    case = build("vit", Shape())
+    inputs = {"pixel_values": torch.randn(8, *case.inputs["pixel_values"].shape[1:])}
+    with pytest.raises(UserError, match="refit_samples is for language models"):
+        personalize(case.model, inputs, settings=PersonalizationSettings(refit_samples=9))
