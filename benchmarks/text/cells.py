@@ -1,6 +1,5 @@
 """What `benchmarks.text` measures of one client, in a worker process."""
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,17 +56,15 @@ def whole_client(fleet: Fleet, number: int) -> Client:
 def sense(fleet: Fleet, number: int) -> Record:
     """Measure every layer of one client by itself at every level, its blocks' influence, and the dense model."""
     client = whole_client(fleet, number)
-    levels, started = client.settings.levels, time.perf_counter()
+    levels = client.settings.levels
     design = one_at_a_time(len(client.world.layers), len(levels))
     single = take_samples(client.masked(everything=False), design, levels, measure=client.increase)
-    seconds = time.perf_counter() - started
     return {
         "client": number,
         "name": client.speaker.name,
         "single": single.measurements.tolist(),
         "influence": block_influence(client.trace).tolist(),
         "dense": client.nats_per_token(client.world.model),
-        "seconds_per_probe": seconds / len(design),
     }
 
 
@@ -76,14 +73,12 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
     number, row, budget, column = task
     client = whole_client(fleet, number)
     counts, evaluations = row_counts(client, row, budget, sensed, number)
-    started = time.perf_counter()
     maker = whole_client(fleet, (number + 1) % fleet.clients) if column == OTHERS_TEXT else client
     model = maker.cut(counts, fold=column == FOLDED)
     if column == DISTILLED:
         model = client.trained(model, "distill")
-    seconds = time.perf_counter() - started + evaluations * sensed[number]["seconds_per_probe"]
     found = {"client": number, "row": row, "budget": budget, "column": column, "evaluations": evaluations}
-    return {**found, "nats": client.nats_per_token(model), "seconds": seconds}
+    return {**found, "nats": client.nats_per_token(model)}
 
 
 def all_tasks(fleet: Fleet) -> list[Task]:

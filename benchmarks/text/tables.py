@@ -25,21 +25,21 @@ def rises(sensed: Sequence[Record], cells: Sequence[Record], row: str, column: s
 
 
 def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
-    """Return a table for each budget: perplexity relative to the dense model's, evaluations and seconds. What has not
-    been measured is left empty.
+    """Return a table for each budget: perplexity relative to the dense model's, and evaluations; gaps where nothing was
+    measured.
     """
     dense = np.exp([record["dense"] for record in sensed])
     lines = [f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.", ""]
     for budget in BUDGETS:
         lines += [f"Budget {budget} of the blocks' weights: perplexity relative to dense, 95 % interval.", ""]
         lines += [
-            "| row | " + " | ".join(COLUMNS) + " | evaluations | seconds |",
-            "|---|" + "---|" * (len(COLUMNS) + 2),
+            "| row | " + " | ".join(COLUMNS) + " | evaluations |",
+            "|---|" + "---|" * (len(COLUMNS) + 1),
         ]
         for row in ROWS:
             entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in COLUMNS]
             own = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, COMPENSATED, budget)]
-            entries += [f"{np.mean([c[key] for c in own]):.0f}" if own else "" for key in ("evaluations", "seconds")]
+            entries.append(f"{np.mean([c['evaluations'] for c in own]):.0f}" if own else "")
             lines.append(f"| {row} | " + " | ".join(entries) + " |")
         lines.append("")
     return "\n".join(lines)
