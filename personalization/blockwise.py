@@ -1,9 +1,10 @@
 """Cut a model block by block, on more samples than a trace of the whole model has room for.
 
-Two streams go through the blocks: what the dense model hands on, and what the cut one does. Only what is between two
-blocks is kept of all samples, and moments are added up over a few samples at a time, so memory hardly grows with their
-number. Layer by layer the units are chosen and the writer is refitted, as in a masked pass: towards what the dense
-layer puts out, for the inputs that the writer gets in the model cut so far (the order of SparseGPT, 2301.00774).
+Two streams go through the blocks: what the dense model hands on, and what the cut one does. Of all samples only what is
+between two blocks is kept, and what the dense layers of one block put out; moments are added up over a few samples at a
+time. So memory grows little with their number. Layer by layer the units are chosen and the writer is refitted, as in a
+masked pass: towards what the dense layer puts out, for the inputs that the writer gets in the model cut so far (the
+order of SparseGPT, 2301.00774).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,15 +55,16 @@ def cut_in_blocks(
 ) -> BlockwiseCut:
     """Choose `counts[layer.index]` units of every layer and refit its writer, on all samples of `inputs`.
 
-    inputs: the model's arguments, each [samples, positions], without padding. allowed: units to choose from in layers
-    where not all may be kept. Every block is passed four times, once as the dense model has it. `compensation.fit` is
-    not used: moments are of all samples. Raises UserError for moments that are not finite.
+    inputs: the model's arguments, each [samples, positions], without padding. allowed: units to choose from in
+    layers where not all may be kept. Every block is passed four times at most, once as the dense model has it.
+    `compensation.fit` is not used: moments are of all samples. Raises UserError for moments that are not finite.
     """
     samples, positions = next(iter(inputs.values())).shape[:2]
     size = max(1, _POSITIONS // positions)
     chunks = [_Chunk({n: v[i : i + size] for n, v in inputs.items()}) for i in range(0, samples, size)]
     result = BlockwiseCut()
-    for block in range(1 + max(layer.block for layer in layers)):
+    last = max(layer.block for layer in layers)
+    for block in range(last + 1):
         run = _BlockRun(model, tuple(layers), block)
         own = [layer for layer in layers if layer.block == block]
         dense: list[dict[int, Tensor]] = []
@@ -78,7 +80,7 @@ def cut_in_blocks(
             count = counts[layer.index]
             kept, writer = lowered_writer(layer, run.writer(layer), total.moments(), units, count, compensation)
             result.kept[layer.index], result.writers[layer.index] = kept, writer
-        for chunk in chunks:
+        for chunk in chunks if block < last else ():
             chunk.cut = run(chunk.inputs, chunk.cut, cut=result)
     return result
 
