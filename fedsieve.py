@@ -19,10 +19,10 @@ from deployment.cli import enroll
 from deployment.join.layout import is_state
 from deployment.join.options import KeyOptions
 from deployment.join_cli import join, vault
-from deployment.option_groups import grouped
 from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
+from personalization.option_groups import grouped
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop

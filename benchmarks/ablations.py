@@ -23,7 +23,7 @@ from personalization.measurement import entropy_increase
 from personalization.pipeline import compensation
 from personalization.readout import outputs_of
 from personalization.recovery import recover
-from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
+from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, probe_levels, take_samples
 from personalization.settings import PersonalizationSettings
 
 BUDGETS = (0.5, 0.3)
@@ -93,7 +93,7 @@ def evaluate(clients: Sequence[Client], variant: Variant) -> dict[float, tuple[l
     for number, (client, chosen) in enumerate(zip(clients, settings, strict=True)):
         others = [s for i, s in enumerate(sensed) if i != number]
         prior = fleet_prior(others, np.ones((len(others), len(sensed[0].single))))
-        curves = fit_curves(prior.sensitivity, chosen.levels)
+        curves = fit_curves(prior.sensitivity, probe_levels(layers, chosen.levels))
         limits = np.full(len(layers), chosen.generic_limit)
         with torch.inference_mode():
             dense = outputs_of(client.dense(), {"pixel_values": client.test})

@@ -16,7 +16,7 @@ from deployment.join.options import (
     StateOption,
     VaultOptions,
 )
-from deployment.option_groups import grouped
+from personalization.option_groups import grouped
 
 
 @grouped

@@ -3,7 +3,6 @@
 import typer
 from rich.console import Console
 
-from deployment.option_groups import grouped
 from deployment.serve.options import (
     AddressOptions,
     FleetArgument,
@@ -17,6 +16,7 @@ from deployment.serve.options import (
 )
 from personalization.errors import UserError
 from personalization.known_models import named_model
+from personalization.option_groups import grouped
 
 
 @grouped

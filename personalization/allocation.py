@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind
@@ -26,22 +26,23 @@ class Curves:
         return np.asarray(self.scale[layer] * level ** self.exponent[layer], dtype=np.float64)
 
 
-def fit_curves(sensitivity: NDArray[np.float64], levels: Sequence[float], *, default_exponent: float = 3.0) -> Curves:
+def fit_curves(sensitivity: NDArray[np.float64], levels: ArrayLike, *, default_exponent: float = 3.0) -> Curves:
     """Fit a power law to the sensitivities [atoms] = [layers * levels] of each layer, in logarithms.
 
-    With one level the exponent is `default_exponent`. A layer never seen to matter gets a small share of the mean
-    instead of zero: a recovered zero means "not seen", not "free".
+    levels: [levels], or [layers, levels] where layers were lowered by different shares. Where a layer has one level,
+    or the same one several times, the exponent is `default_exponent`. A layer never seen to matter gets a small share
+    of the mean instead of zero: a recovered zero means "not seen", not "free".
     """
-    table = sensitivity.reshape(-1, len(levels))
+    shares = np.asarray(levels, dtype=np.float64)
+    table = sensitivity.reshape(-1, shares.shape[-1])
     floor = 1e-3 * max(float(table.mean()), 1e-9)
     values = np.log(np.maximum(table, floor))
-    x = np.log(np.asarray(levels))
-    if len(levels) == 1 or np.ptp(x) == 0.0:
-        exponent = np.full(len(table), default_exponent)
-    else:
-        centred = x - x.mean()
-        exponent = np.clip((values * centred).sum(1) / (centred**2).sum(), 1.0, _LARGEST_EXPONENT)
-    return Curves(np.exp(values.mean(1) - exponent * x.mean()), exponent)
+    x = np.log(np.broadcast_to(shares, table.shape))
+    centred = x - x.mean(1, keepdims=True)
+    spread, slope = (centred**2).sum(1), np.full(len(table), default_exponent)
+    told = spread > 1e-12
+    slope[told] = np.clip((values * centred).sum(1)[told] / spread[told], 1.0, _LARGEST_EXPONENT)
+    return Curves(np.exp(values.mean(1) - slope * x.mean(1)), slope)
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,11 @@ def profile_curves(costs: NDArray[np.float64], levels: NDArray[np.float64]) -> C
     return Curves(scale / scale.sum(), np.full(len(levels), _EXPONENT))
 
 
-def profile_prior(curves: Curves, levels: Sequence[float]) -> Prior:
-    """Return `curves` as a prior over the probe `levels`, known everywhere: a device that believes it measures nothing.
+def profile_prior(curves: Curves, levels: NDArray[np.float64]) -> Prior:
+    """Return `curves` as a prior over the probe levels, known everywhere: a device that believes it measures nothing.
 
-    Sensitivities [layers * levels] add up to one nat over the layers at level 1; only ratios matter for allocation.
+    levels: [layers, levels], as each layer can be lowered (`sensing.probe_levels`). Sensitivities [layers * levels] add
+    up to one nat over the layers at level 1; only ratios matter for allocation.
     """
-    table = np.array([curves.at(layer, np.asarray(levels)) for layer in range(len(curves.scale))])
+    table = np.array([curves.at(layer, own) for layer, own in enumerate(levels)])
     return Prior(table.reshape(-1), np.ones(table.size))

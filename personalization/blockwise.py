@@ -8,7 +8,7 @@ order of SparseGPT, 2301.00774).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from personalization.forward_replacement import forward_replaced
 from personalization.layers import Layer
 from personalization.masked import Compensation, Counts, Units, lowered_writer
 from personalization.readout import outputs_of
@@ -110,7 +111,7 @@ class _BlockRun:
         with ExitStack() as stack:
             for layer in self._own():
                 if cut is not None:
-                    stack.enter_context(_replaced(self.writer(layer), _cut_forward(layer, cut)))
+                    stack.enter_context(forward_replaced(self.writer(layer), _cut_forward(layer, cut)))
                 elif keep is not None:
                     put = _keeping(keep, layer.index)
                     stack.callback(self.writer(layer).register_forward_hook(put).remove)
@@ -128,7 +129,7 @@ class _BlockRun:
             for before in self._own():
                 forward = _cut_forward(before, cut) if before.index in cut.kept else reached
                 if before.index in cut.kept or before is layer:
-                    stack.enter_context(_replaced(self.writer(before), forward))
+                    stack.enter_context(forward_replaced(self.writer(before), forward))
             with suppress(_WriterReached):
                 self._pass(inputs, handed_on)
         return found[0]
@@ -153,12 +154,3 @@ def _keeping(keep: dict[int, Tensor], index: int) -> Callable[[nn.Module, Any, T
         keep[index] = output
 
     return put
-
-
-@contextmanager
-def _replaced(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    module.forward = forward
-    try:
-        yield
-    finally:
-        module.__dict__.pop("forward", None)

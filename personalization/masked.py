@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from personalization.forward_replacement import forward_replaced
 from personalization.layers import Layer, linear_bias, linear_weight
 from personalization.readout import outputs_of
 from personalization.refit import Moments, RefitWriter, fold, moments, refit, select_units
@@ -123,8 +124,7 @@ class MaskedModel:
         with ExitStack() as stack:
             for layer in lowered:
                 writer = self.trace.model.get_submodule(layer.writer)
-                writer.forward = self._forward(layer, writer, probes, results)
-                stack.callback(writer.__dict__.pop, "forward", None)
+                stack.enter_context(forward_replaced(writer, self._forward(layer, writer, probes, results)))
             outputs = self._outputs(first_block, max(layer.block for layer in lowered), len(probes))
         return [MaskedPass(part, r.kept, r.writers) for part, r in zip(outputs, results, strict=True)]
 

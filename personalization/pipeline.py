@@ -20,6 +20,7 @@ from personalization.layers import Layer, find_layers
 from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
 from personalization.measurement import agreement, measure
 from personalization.prior import Prior
+from personalization.prior_completion import completed_prior
 from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
 from personalization.sensing import (
@@ -27,6 +28,7 @@ from personalization.sensing import (
     ProbeSamples,
     draw_probes,
     personalized_layers,
+    probe_levels,
     take_samples,
     telling_atoms,
 )
@@ -108,7 +110,7 @@ def personalize(
         samples.design,
         samples.measurements,
         solver=settings.solver,
-        prior=prior,
+        prior=completed_prior(prior, layers, len(settings.levels)),
         levels=len(settings.levels),
         seed=settings.seed,
     )
@@ -276,7 +278,8 @@ def _prune(
         tolerance=settings.tolerance,
         limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
     )
-    return StepBuffer(masked, fit_curves(recovered.sensitivity, settings.levels), costs, schedule, increase).prune()
+    curves = fit_curves(recovered.sensitivity, probe_levels(trace.layers, settings.levels))
+    return StepBuffer(masked, curves, costs, schedule, increase).prune()
 
 
 def _share_of(budget_of: nn.Module | None, costs: Costs, trace: DenseTrace, settings: PersonalizationSettings) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from personalization.errors import UserError
+from personalization.forward_replacement import forward_replaced
 
 # Logits that exist at a time, for each model that is compared: 8 MB in single precision. Larger pieces are no faster,
 # and the memory that they leave in pieces behind them adds up.
@@ -70,8 +71,5 @@ def _bypassed(head: nn.Module | None) -> Iterator[None]:
     if head is None:
         yield
         return
-    try:
-        head.forward = lambda hidden: hidden
+    with forward_replaced(head, lambda hidden: hidden):
         yield
-    finally:
-        head.__dict__.pop("forward", None)

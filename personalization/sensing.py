@@ -96,6 +96,15 @@ def one_at_a_time(layers: int, levels: int) -> NDArray[np.float64]:
     return np.eye(layers * levels)
 
 
+def probe_levels(layers: Sequence[Layer], levels: Sequence[float]) -> NDArray[np.float64]:
+    """Return the share of its units that each layer really loses at each of the probe levels, [layers, levels].
+
+    Of three heads half is one: a layer of few units can't be lowered by just any share.
+    """
+    units = np.array([layer.units for layer in layers], dtype=np.float64)
+    return 1.0 - np.round(units[:, None] * (1.0 - np.asarray(levels))) / units[:, None]
+
+
 def probe_counts(
     probe: NDArray[np.float64],
     layers: Sequence[Layer],

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personalization.forward_replacement import forward_replaced
 from personalization.layers import Layer, linear_weight
 from personalization.readout import check_head, outputs_of, token_head
 
@@ -124,15 +125,12 @@ def replayed(trace: DenseTrace, first_block: int, *, copies: int = 1) -> Iterato
 def entering(model: nn.Module, layers: Sequence[Layer], block: int, handed_on: Any) -> Iterator[None]:
     """Make the model skip all blocks before `block`, as if the last of them had returned `handed_on`."""
     modules = [model.get_submodule(path) for path in _block_paths(layers)[:block]]
-    try:
+    with ExitStack() as stack:
         for module in modules[:-1]:
-            module.forward = _pass_through
+            stack.enter_context(forward_replaced(module, _pass_through))
         for module in modules[-1:]:
-            module.forward = _returns(handed_on)
+            stack.enter_context(forward_replaced(module, _returns(handed_on)))
         yield
-    finally:
-        for module in modules:
-            module.__dict__.pop("forward", None)
 
 
 @contextmanager
@@ -147,8 +145,7 @@ def ending_after(model: nn.Module, layers: Sequence[Layer], block: int) -> Itera
 
     with ExitStack() as stack:
         for module in skipped:
-            module.forward = skip
-            stack.callback(module.__dict__.pop, "forward", None)
+            stack.enter_context(forward_replaced(module, skip))
         keep = model.get_submodule(paths[block]).register_forward_hook(lambda _m, _a, out: returned.append(out))
         stack.callback(keep.remove)
         yield returned

@@ -1,7 +1,7 @@
 """Judge a simulated fleet: every client's own saved personal model on its own held-out test images."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,13 +129,11 @@ class Evaluator:
         return self._shifts[key]
 
 
-def evaluate_fleet(out: Path, evaluator: Judge, clients: Iterable[int]) -> list[dict[str, Any]]:
-    """Return one row for each of `clients` that has a personal model, with the keys of `clients` in report.json."""
-    return [
-        evaluate_client(client_folder(out, client), client, evaluator)
-        for client in clients
-        if (client_folder(out, client) / RECORD).is_file()
-    ]
+def evaluate_fleet(out: Path, evaluator: Judge, clients: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Yield one row for each of `clients` that has a personal model, with the keys of `clients` in report.json."""
+    for client in clients:
+        if (client_folder(out, client) / RECORD).is_file():
+            yield evaluate_client(client_folder(out, client), client, evaluator)
 
 
 def evaluate_client(folder: Path, client: int, evaluator: Judge) -> dict[str, Any]:

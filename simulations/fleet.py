@@ -61,13 +61,18 @@ class FleetResult:
 
 
 def run_fleet(
-    settings: FleetSettings, *, on_round: OnRound | None = None, on_answer: Callable[[], None] | None = None
+    settings: FleetSettings,
+    *,
+    on_round: OnRound | None = None,
+    on_answer: Callable[[], None] | None = None,
+    on_judged: Callable[[], None] | None = None,
 ) -> FleetResult:
     """Run the fleet, evaluate every client's own personal model, and return the report.
 
     on_round: called after each round, and after the final pass (whose number is rounds + 1), with its record.
-    on_answer: called after each answer of a client, but not under Ray. Raises UserError for settings, data or models
-    that do not work, and for a folder that holds another run.
+    on_answer: called after each answer of a client, but not under Ray. on_judged: called when a personal model was run
+    on its client's test data. Raises UserError for settings, data or models that do not work, and for a folder that
+    holds another run.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     config = settings.run_config()
@@ -117,7 +122,11 @@ def run_fleet(
     finally:
         torch.set_num_threads(threads)
     journal = load_journal(settings.out / "server")
-    rows = evaluate_fleet(settings.out, evaluator(), range(clients))
+    rows = []
+    for row in evaluate_fleet(settings.out, evaluator(), range(clients)):
+        rows.append(row)
+        if on_judged is not None:
+            on_judged()
     dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]

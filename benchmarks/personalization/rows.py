@@ -11,7 +11,7 @@ from personalization.allocation_profiles import profile_curves, profile_levels
 from personalization.layers import Layer
 from personalization.prior import Prior
 from personalization.recovery import recover
-from personalization.sensing import ProbeSamples, draw_probes
+from personalization.sensing import ProbeSamples, draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
 from personalization.statistics import from_wire, to_wire
 
@@ -88,16 +88,17 @@ def row_curves(
 ) -> tuple[Curves, int]:
     """Return the curves of a row and the evaluations that the client spent on them."""
     levels, atoms = len(settings.levels), len(sensed.single)
+    shares = probe_levels(layers, settings.levels)
     if row in ("random", "uniform", "depth-linear"):
         weights = np.array([layer.weights for layer in layers], dtype=np.float64)
         return profile_curves(weights, heuristic_levels(row, layers, rng)), 0
     if row == "own one at a time":
-        return fit_curves(sensed.single, settings.levels), atoms
+        return fit_curves(sensed.single, shares), atoms
     if row == "own compressed-sensed":
         result = recover(sensed.many.design, sensed.many.measurements, solver="lasso", seed=settings.seed)
-        return fit_curves(result.sensitivity, settings.levels), len(sensed.many.measurements)
+        return fit_curves(result.sensitivity, shares), len(sensed.many.measurements)
     if row == "fleet prior":
-        return fit_curves(prior.sensitivity, settings.levels), 0
+        return fit_curves(prior.sensitivity, shares), 0
     probes = int(row.removeprefix("fleet prior + ").removesuffix(" own"))
     mask = share_of_atoms(len(layers), levels, probes, rng, prior)
-    return fit_curves(own_with_prior(sensed, prior, mask, levels, settings.seed), settings.levels), probes
+    return fit_curves(own_with_prior(sensed, prior, mask, levels, settings.seed), shares), probes

@@ -11,8 +11,9 @@ from personalization.allocation import Curves, fit_curves
 from personalization.allocation_profiles import PROFILES, profile_curves, profile_levels
 from personalization.layers import Layer
 from personalization.prior import Prior
+from personalization.prior_completion import completed_prior
 from personalization.recovery import recover
-from personalization.sensing import draw_probes
+from personalization.sensing import draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
 from personalization.statistics import from_wire, to_wire
 from personalization.trace import DenseTrace
@@ -58,7 +59,7 @@ def fleet_prior(others: Sequence[Array], layers: int, levels: int, seed: int) ->
     """Return what a fleet knows whose clients, with sensitivities `others` [clients][atoms], probe in rounds.
 
     Each draws its probes where the prior of the round before is least certain. The prior is the precision-weighted mean
-    on the wire's logarithmic scale, where one clean look has precision 0.5.
+    on the wire's logarithmic scale, where one clean look has precision 0.5, and rises with the level, as the server's.
     """
     scaled = to_wire(np.array(others))
     looks = np.zeros_like(scaled)
@@ -70,7 +71,8 @@ def fleet_prior(others: Sequence[Array], layers: int, levels: int, seed: int) ->
         weight = 0.5 * np.minimum(looks, 1.0)
         precision = weight.mean(0)
         mean = np.divide((weight * scaled).mean(0), precision, out=np.zeros(layers * levels), where=precision > 0)
-        prior = Prior(from_wire(mean), precision)
+        rising = np.maximum.accumulate(mean.reshape(layers, levels), axis=1).ravel()
+        prior = Prior(np.where(precision > 0, from_wire(rising), 0.0), precision)
     assert prior is not None
     return prior
 
@@ -87,10 +89,11 @@ def row_curves(
         weights = np.array([layer.weights for layer in layers], dtype=np.float64)
         return profile_curves(weights, profile_levels(row, layers)), 0
     if row == OWN:
-        return fit_curves(single, settings.levels), atoms
+        return fit_curves(single, probe_levels(layers, settings.levels)), atoms
     design = np.zeros((0, atoms))
     if row == FLEET_AND_OWN:
         rng, seen = np.random.default_rng(settings.seed), np.zeros(atoms)
         design = draw_probes(len(layers), levels, PROBES, layers_per_probe=1, prior=prior, seen=seen, rng=rng)
-    found = recover(design, design @ single, prior=prior, levels=levels, seed=settings.seed)
-    return fit_curves(found.sensitivity, settings.levels), len(design)
+    expected = completed_prior(prior, layers, levels)
+    found = recover(design, design @ single, prior=expected, levels=levels, seed=settings.seed)
+    return fit_curves(found.sensitivity, probe_levels(layers, settings.levels)), len(design)

@@ -17,11 +17,15 @@ Record = dict[str, Any]
 Array = NDArray[np.float64]
 
 
-def rises(sensed: Sequence[Record], cells: Sequence[Record], row: str, column: str, budget: float) -> Array:
-    """Return how many nats more than with the dense model a token of each client costs, in the order of the clients."""
+# By client.
+Rises = dict[int, float]
+
+
+def rises(sensed: Sequence[Record], cells: Sequence[Record], row: str, column: str, budget: float) -> Rises:
+    """Return how many nats more than with the dense model a token costs, for each client that was measured."""
     dense = {record["client"]: record["dense"] for record in sensed}
     chosen = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, column, budget)]
-    return np.array([c["nats"] - dense[c["client"]] for c in sorted(chosen, key=lambda c: int(c["client"]))])
+    return {c["client"]: c["nats"] - dense[c["client"]] for c in chosen}
 
 
 def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
@@ -29,7 +33,11 @@ def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
     measured.
     """
     dense = np.exp([record["dense"] for record in sensed])
-    lines = [f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.", ""]
+    lines = [
+        f"{len(sensed)} speakers. Perplexity of the dense model on their later speeches: {_spread(dense)}.",
+        "Behind a cell stands of how many speakers it is, where they are fewer.",
+        "",
+    ]
     for budget in BUDGETS:
         lines += [f"Budget {budget} of the blocks' weights: perplexity relative to dense, 95 % interval.", ""]
         lines += [
@@ -37,7 +45,7 @@ def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
             "|---|" + "---|" * (len(COLUMNS) + 1),
         ]
         for row in ROWS:
-            entries = [_ratio(rises(sensed, cells, row, column, budget)) for column in COLUMNS]
+            entries = [_ratio(rises(sensed, cells, row, column, budget), len(sensed)) for column in COLUMNS]
             own = [c for c in cells if (c["row"], c["column"], c["budget"]) == (row, COMPENSATED, budget)]
             entries.append(f"{np.mean([c['evaluations'] for c in own]):.0f}" if own else "")
             lines.append(f"| {row} | " + " | ".join(entries) + " |")
@@ -49,12 +57,13 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
     """Return what the tables have to show: paired differences over clients, in percent of perplexity."""
     lines = ["Perplexity, paired over speakers; below 0 the first is better:", ""]
 
-    def compare(text: str, one: Array, other: Array, *, wanted: bool) -> None:
-        if not len(one) or len(one) != len(other):
+    def compare(text: str, one: Rises, other: Rises, *, wanted: bool) -> None:
+        both = sorted(one.keys() & other.keys())
+        if not both:
             return
-        mean, half = mean_interval(list(100.0 * (one - other)))
+        mean, half = mean_interval([100.0 * (one[client] - other[client]) for client in both])
         verdict = ("reached" if mean <= 0.0 else "NOT reached") if wanted else "no aim"
-        lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}")
+        lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}{_of_fewer(len(both), len(sensed))}")
 
     for budget in BUDGETS:
         for column in (FOLDED, COMPENSATED):
@@ -73,21 +82,27 @@ def whole_table(records: Sequence[Record]) -> str:
     """Return the table of `benchmarks.text.whole`, and whether the cut models, tuned, are good enough; empty without
     records.
     """
-    if not records:
+    by_client: dict[int, dict[str, Record]] = {}
+    for record in records:
+        by_client.setdefault(record["client"], {})[record["arm"]] = record
+    whole = [arms for _, arms in sorted(by_client.items()) if arms.keys() == set(ARMS)]
+    if not whole:
         return ""
-    nats = {arm: np.array([r["nats"] for r in _sorted(records) if r["arm"] == arm]) for arm in ARMS}
-    shares = {arm: np.mean([r["share"] for r in records if r["arm"] == arm]) for arm in ARMS}
     lines = [
-        f"Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, {STEPS} batches of training.",
+        f"{len(whole)} speakers. Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, "
+        f"{STEPS} batches of training.",
         "Perplexity for each token of the dense model, relative to the dense model's, 95 % interval.",
         "",
         "| model | weights | perplexity |",
         "|---|---|---|",
-        *(f"| {arm} | {shares[arm]:.3f} | {_ratio(nats[arm] - nats[DENSE])} |" for arm in ARMS),
-        "",
     ]
+    for arm in ARMS:
+        rise = {number: arms[arm]["nats"] - arms[DENSE]["nats"] for number, arms in enumerate(whole)}
+        share = np.mean([arms[arm]["share"] for arms in whole])
+        lines.append(f"| {arm} | {share:.3f} | {_ratio(rise, len(whole))} |")
+    lines.append("")
     for rival, most in ((DENSE, 0.0), (DENSE_TUNED, np.log(1.05))):
-        mean, half = mean_interval(list(nats[CUT_TUNED] - nats[rival]))
+        mean, half = mean_interval([arms[CUT_TUNED]["nats"] - arms[rival]["nats"] for arms in whole])
         verdict = "reached" if mean <= most else "NOT reached"
         aim = f"at most {np.exp(most):.2f}"
         lines.append(
@@ -97,15 +112,16 @@ def whole_table(records: Sequence[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sorted(records: Sequence[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: int(record["client"]))
-
-
-def _ratio(rise: Array) -> str:
-    if not len(rise):
+def _ratio(rise: Rises, speakers: int) -> str:
+    if not rise:
         return ""
-    mean, half = mean_interval(list(rise))
-    return f"{np.exp(mean):.3f} ({np.exp(mean - half):.3f} to {np.exp(mean + half):.3f})"
+    mean, half = mean_interval([rise[client] for client in sorted(rise)])
+    interval = f"{np.exp(mean):.3f} ({np.exp(mean - half):.3f} to {np.exp(mean + half):.3f})"
+    return interval + _of_fewer(len(rise), speakers)
+
+
+def _of_fewer(count: int, speakers: int) -> str:
+    return f" [{count}]" if count < speakers else ""
 
 
 def _spread(values: Array) -> str:

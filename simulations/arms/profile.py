@@ -11,6 +11,7 @@ from personalization.costs import unit_costs
 from personalization.footprint import stored_bytes
 from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
+from personalization.sensing import probe_levels
 from personalization.settings import PersonalizationSettings
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.fleet_settings import FleetSettings
@@ -47,6 +48,6 @@ class ProfileArm(Arm):
             samples.inputs,
             labels=signal_labels(samples, own),
             training=samples.training,
-            prior=profile_prior(curves, own.levels),
+            prior=profile_prior(curves, probe_levels(layers, own.levels)),
             settings=replace(own, solver="deviation", step_probes=0),
         )

@@ -1,6 +1,10 @@
-"""What a run shows while it goes: a bar of clients' answers on a terminal, one plain line a round everywhere."""
+"""What a run shows while it goes: a bar of clients' answers on a terminal, one plain line a round everywhere.
 
-from collections.abc import Mapping
+Where there is no terminal, a round that takes long tells of its clients in plain lines too.
+"""
+
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simulations.report.units import format_bytes
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def round_line(record: Mapping[str, Any], rounds: int) -> str:
@@ -31,12 +37,15 @@ def _problems(record: Mapping[str, Any]) -> str:
 class RoundProgress:
     """Shows a run on `console` (standard error, so that results can be piped).
 
-    rounds: the final pass included. answers: how many answers of clients are expected over all of them.
+    rounds: the final pass included. answers: how many answers of clients are expected over all of them. clock: seconds.
     """
 
-    def __init__(self, console: Console, *, rounds: int, answers: int) -> None:
+    def __init__(
+        self, console: Console, *, rounds: int, answers: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Set up the bar; it is drawn only on a terminal."""
-        self._console, self._rounds, self._asked = console, rounds, 0
+        self._console, self._rounds, self._asked, self._answers = console, rounds, 0, answers
+        self._clock, self._said, self._judged = clock, clock(), 0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -68,9 +77,23 @@ class RoundProgress:
     def show(self, record: Mapping[str, Any]) -> None:
         """Tell that a round is done, with its record as it stands in the report."""
         self._console.print(round_line(record, self._rounds), highlight=False, soft_wrap=True)
+        self._said = self._clock()
         self._asked += record["clients_sampled"]
         self._bar.update(self._task, completed=self._asked)
 
     def answered(self) -> None:
         """Tell that one client has answered."""
         self._bar.advance(self._task)
+        self._tell(f"{self.done} of {self._answers} answers of clients")
+
+    def judged(self) -> None:
+        """Tell that one personal model was run on its client's test data, after the last round."""
+        self._judged += 1
+        line = f"personal models judged: {self._judged}"
+        self._bar.update(self._task, description=line)
+        self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        if not self._console.is_terminal and self._clock() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = self._clock()
+            self._console.print(line, highlight=False)

@@ -89,7 +89,7 @@ def test_every_decoder_takes_what_is_valid(decoders):
             decoder.call(raw)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_other_bytes_raise_nothing_but_what_is_documented(decoders, data):
     for name, decoder in decoders.items():
@@ -98,7 +98,7 @@ def test_other_bytes_raise_nothing_but_what_is_documented(decoders, data):
     call(name, decoders[name := data.draw(st.sampled_from(sorted(decoders)))], data.draw(st.binary(max_size=200)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_json_that_says_something_else_raises_nothing_but_what_is_documented(decoders, data):
     readers = {name: decoder for name, decoder in decoders.items() if _is_json(decoder.valid[0])}

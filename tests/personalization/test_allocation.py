@@ -10,7 +10,7 @@ from personalization.allocation import Costs, Curves, allocate, fit_curves, weig
 from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind, find_layers
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 def make_layers(units, weights, kinds=None):
@@ -206,6 +206,20 @@ def test_curves_are_convex_rising_and_never_free(values):
         along = curves.at(layer, levels)
         assert (np.diff(along) >= 0).all()
         assert (np.diff(along, 2) >= -1e-12 * along.max()).all()
+
+
+def test_layers_that_were_lowered_by_other_shares_get_the_curves_through_what_was_measured_there():
+    levels = np.array([[0.5, 0.8], [1 / 3, 2 / 3]])
+    table = np.array([0.7, 0.02])[:, None] * levels ** np.array([2.0, 3.0])[:, None]
+    curves = fit_curves(table.reshape(-1), levels)
+    np.testing.assert_allclose(curves.scale, [0.7, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(curves.exponent, [2.0, 3.0], rtol=1e-6)
+
+
+def test_a_layer_lowered_by_the_same_share_twice_gets_the_default_exponent():
+    curves = fit_curves(np.array([0.1, 0.1, 0.1, 0.4]), np.array([[0.5, 0.5], [0.25, 0.5]]))
+    np.testing.assert_allclose(curves.exponent, [3.0, 2.0])
+    assert curves.at(0, np.float64(0.5)) == pytest.approx(0.1)
 
 
 def test_one_level_gets_the_default_exponent():

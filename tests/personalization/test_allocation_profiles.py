@@ -29,7 +29,7 @@ def test_allocation_keeps_the_ratios_of_a_profile_for_any_costs(profile):
 def test_what_a_device_recovers_from_a_profile_without_probes_is_the_profile(profile):
     layers, probe_levels = mlps(4), (0.5, 0.8)
     curves = profile_curves(np.array([layer.weights for layer in layers], dtype=float), profile_levels(profile, layers))
-    prior = profile_prior(curves, probe_levels)
+    prior = profile_prior(curves, np.tile(probe_levels, (4, 1)))
     found = recover(np.zeros((0, 8)), np.zeros(0), prior=prior)
     fitted = fit_curves(found.sensitivity, probe_levels)
     np.testing.assert_allclose(fitted.scale, curves.scale)

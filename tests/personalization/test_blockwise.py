@@ -19,7 +19,7 @@ from personalization.trace import trace_dense
 from personalization.training import TrainingData
 from tests.tiny_text import VOCABULARY, tiny_language_model
 
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -12,7 +12,7 @@ from personalization.footprint import count_macs, kept_weights, stored_bytes
 from personalization.layers import LayerKind, find_layers
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=5)
 
 
 def dense_counts(layers):

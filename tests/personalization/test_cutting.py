@@ -14,7 +14,7 @@ from personalization.gates import gated, unit_means
 from personalization.layers import LayerKind, find_layers, linear_bias, linear_weight
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=8)
 
 
 def everything(layers):

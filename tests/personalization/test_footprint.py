@@ -26,7 +26,7 @@ def first(case):
 
 
 @given(shape=shapes())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_macs_of_a_vit_counted_by_hand(shape):
     case = build("vit", shape)
     tokens, patches, width = 5, 4, shape.width
@@ -38,7 +38,7 @@ def test_macs_of_a_vit_counted_by_hand(shape):
 
 
 @given(shape=shapes())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_macs_of_a_llama_counted_by_hand(shape):
     case = build("llama", shape)
     tokens, width = 7, shape.width
@@ -51,7 +51,7 @@ def test_macs_of_a_llama_counted_by_hand(shape):
 
 
 @every_architecture
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(shape=shapes(), seed=st.integers(0, 10**6))
 def test_block_weights_of_a_cut_model_are_those_of_its_kept_units(name, shape, seed):
     case = build(name, shape, seed)

@@ -31,7 +31,7 @@ def test_every_gate_changes_the_output(name):
 
 
 @every_architecture
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(shape=shapes(), seed=st.integers(0, 10**6))
 def test_with_every_unit_kept_the_output_is_the_dense_one_bit_for_bit(name, shape, seed):
     case = build(name, shape, seed)

@@ -12,7 +12,7 @@ from personalization.groups import dropped_units, share_kept, unit_groups, unit_
 from personalization.layers import LayerKind, find_layers, linear_weight
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=5)
 
 
 def count(groups):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from personalization.head import classifier_path, label_shift, shift_classifier
 from personalization.layers import find_layers
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 
 
 def calibrated_logits(mixture, samples, seed, noise=1.0):

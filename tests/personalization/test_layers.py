@@ -13,7 +13,7 @@ every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 @every_architecture
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(shape=shapes(), seed=st.integers(0, 100))
 def test_layers_alternate_and_have_the_units_of_the_configuration(name, shape, seed):
     case = build(name, shape, seed)
@@ -26,7 +26,7 @@ def test_layers_alternate_and_have_the_units_of_the_configuration(name, shape, s
 
 
 @every_architecture
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(shape=shapes())
 def test_units_divide_the_columns_and_rows_among_them(name, shape):
     case = build(name, shape)

@@ -17,7 +17,7 @@ from personalization.trace import trace_dense
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 every_ridge = pytest.mark.parametrize("ridge", [None, 0.1])
-few = settings(max_examples=5, deadline=None)
+few = settings(max_examples=5)
 
 
 def ready(case, *, ridge=0.1, score="residual", fit=(True, True, True)):

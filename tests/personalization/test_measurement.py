@@ -9,7 +9,7 @@ from personalization.layers import find_layers
 from personalization.measurement import agreement, entropy_increase, loss_increase, measure
 from personalization.trace import DenseTrace, trace_dense
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 seeds = st.integers(0, 10**6)
 
 

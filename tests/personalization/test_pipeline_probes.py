@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
@@ -56,7 +56,6 @@ def test_every_solver_and_score_with_large_probes(solver, score):
 
 
 @given(samples=st.integers(8, 300), share=st.floats(0.01, 0.99), seed=st.integers(0, 10**6))
-@settings(deadline=None)
 def test_samples_are_split_by_share_with_two_or_more_on_each_side(samples, share, seed):
     fit = fit_split(samples, share, np.random.default_rng(seed))
     held = int((~fit).sum())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from personalization.layers import Layer, LayerKind
 from personalization.refit import ELIMINATION_ROUNDS, fold, moments, refit, select_units
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 seeds = st.integers(0, 10**6)
 
 

@@ -17,6 +17,7 @@ from personalization.sensing import (
     one_at_a_time,
     personalized_layers,
     probe_counts,
+    probe_levels,
     take_samples,
     telling_atoms,
 )
@@ -36,6 +37,18 @@ def draw(layers, levels, probes, *, layers_per_probe=1, prior=None, seen=None, s
         rng=np.random.default_rng(seed),
         telling=telling,
     )
+
+
+def test_a_layer_of_few_units_is_lowered_by_what_it_can_be_lowered_by():
+    layers = find_layers(build("llama", Shape(groups=3)).model)
+    levels = (0.5, 0.8)
+    shares = probe_levels(layers, levels)
+    assert shares.shape == (len(layers), len(levels))
+    for layer in layers:
+        for number, share in enumerate(shares[layer.index]):
+            probe = np.zeros(len(layers) * len(levels))
+            probe[layer.index * len(levels) + number] = 1.0
+            assert probe_counts(probe, layers, levels)[layer.index] == pytest.approx(layer.units * (1.0 - share))
 
 
 @given(
@@ -158,7 +171,7 @@ def test_counts_are_what_the_levels_leave(name):
             assert count <= 1
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=seeds)
 def test_every_probe_is_measured_once_and_as_if_alone(seed):
     case = build("vit", seed=seed)

@@ -7,7 +7,7 @@ from personalization.texts import TextPreprocessing
 from personalization.vocabulary import choose_tokens
 from tests.tiny_text import VOCABULARY, WORDS, tiny_tokenizer
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def preprocessing():

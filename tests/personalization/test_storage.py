@@ -58,7 +58,7 @@ def saved(tmp_path):
 
 
 @every_architecture
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(shape=shapes(), seed=st.integers(0, 10**6))
 def test_save_and_load_is_exact(name, shape, seed):
     case, layers, kept, model = personal(name, shape, seed)

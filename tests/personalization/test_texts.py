@@ -11,7 +11,7 @@ from personalization.tasks import TextBatch, check_kind, check_task, load_sample
 from personalization.texts import TextPreprocessing, read_texts, read_tokens, spread, text_files, windows
 from tests.tiny_text import tiny_tokenizer, write_speakers
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 BATCH = TextBatch(windows=10, tokens=16)
 
 

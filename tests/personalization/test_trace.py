@@ -14,7 +14,7 @@ from personalization.readout import outputs_of
 from personalization.trace import replayed, trace_dense
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-few = settings(max_examples=4, deadline=None)
+few = settings(max_examples=4)
 
 
 def traced(case):

@@ -16,7 +16,7 @@ from personalization.texts import TextPreprocessing
 from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens, fewest_tokens
 from tests.tiny_text import FAMILIES, VOCABULARY, WORDS, tiny_language_model, tiny_tokenizer
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def preprocessing():

@@ -10,7 +10,7 @@ SEEDS = st.lists(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=12), min_si
 
 
 @given(SEEDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_mean_is_over_seeds_of_means_over_clients(values: list[list[float]]) -> None:
     found = estimate(values)
     assert found is not None
@@ -20,7 +20,7 @@ def test_the_mean_is_over_seeds_of_means_over_clients(values: list[list[float]])
 
 
 @given(SEEDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_worst_decile_is_at_most_the_mean(values: list[list[float]]) -> None:
     worst = estimate(values, worst_decile)
     assert worst is not None

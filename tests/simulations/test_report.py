@@ -208,6 +208,27 @@ def test_the_bar_follows_answers_and_each_round_has_a_line():
     assert "final pass" in text
 
 
+@pytest.mark.parametrize(
+    ("terminal", "lines"), [(False, ["2 of 9 answers of clients", "4 of 9 answers of clients"]), (True, [])]
+)
+def test_a_long_round_tells_of_its_clients_where_there_is_no_bar(terminal, lines):
+    seconds = iter([0.0, 10.0, 31.0, 31.0, 45.0, 70.0, 70.0])
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=terminal)
+    progress = RoundProgress(console, rounds=2, answers=9, clock=lambda: next(seconds))
+    for _ in range(4):
+        progress.answered()
+    assert console.export_text().splitlines() == lines
+
+
+def test_judging_is_told_of_after_the_last_round():
+    seconds = iter([0.0, 31.0, 31.0, 40.0])
+    console = Console(record=True, width=100, file=io.StringIO())
+    progress = RoundProgress(console, rounds=2, answers=9, clock=lambda: next(seconds))
+    for _ in range(2):
+        progress.judged()
+    assert console.export_text().splitlines() == ["personal models judged: 1"]
+
+
 def test_the_line_of_a_round_says_what_went_wrong(report):
     record = {**report["rounds"][1], "failures": {"invalid_reply": 2, "no_reply": 1}, "not_learned": "too few"}
     assert round_line(record, 9).endswith("4.0 s (2 invalid_reply; 1 no_reply; not learned: too few)")

@@ -10,7 +10,7 @@ from strategies.clustered import Clustered
 from strategies.k_means import k_means, nearest
 from strategies.median import Median
 
-SOME = settings(max_examples=20, deadline=None)
+SOME = settings(max_examples=20)
 
 
 def two_kinds(rng: np.random.Generator, clients: int, *, measured: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

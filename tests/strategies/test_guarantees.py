@@ -15,7 +15,7 @@ from strategies.krum import Krum
 from strategies.majority_vote import MajorityVote
 from strategies.registry import make_strategy
 
-SOME = settings(max_examples=40, deadline=None)
+SOME = settings(max_examples=40)
 OPINIONS = slice(SHARES.start, None)
 
 

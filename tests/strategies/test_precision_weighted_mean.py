@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from personalization.statistics import fleet_prior, to_wire
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 
-SOME = settings(max_examples=40, deadline=None)
+SOME = settings(max_examples=40)
 
 
 @given(cohorts(fewest=1, most=7))

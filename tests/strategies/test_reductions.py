@@ -26,7 +26,7 @@ from strategies.registry import make_strategy
 from strategies.trimmed_mean import TrimmedMean
 
 seeds = st.integers(0, 2**32 - 1)
-SOME = settings(max_examples=25, deadline=None)
+SOME = settings(max_examples=25)
 
 
 def random_rows(seed: int, rows: int = 11, columns: int = 6) -> np.ndarray:

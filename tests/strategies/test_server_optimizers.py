@@ -9,7 +9,7 @@ from strategies.adam import Adam
 from strategies.momentum import Momentum
 from strategies.registry import make_strategy
 
-SOME = settings(max_examples=25, deadline=None)
+SOME = settings(max_examples=25)
 targets = st.integers(0, 2**32 - 1).map(lambda seed: 0.3 + 0.4 * np.random.default_rng(seed).random((6, 5)))
 
 

@@ -10,7 +10,7 @@ from personalization.statistics import StatisticsError
 from strategies.base import Strategy
 from strategies.registry import make_strategy
 
-FEW = settings(max_examples=6, deadline=None)
+FEW = settings(max_examples=6)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -15,7 +15,7 @@ def sealed(data: bytes, name: str = "n", generation: int = 7, key: VaultKey = KE
 
 
 @given(data=st.binary(max_size=200), name=st.text(max_size=20), generation=st.integers(0, 2**64 - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_sealed_is_unsealed(data, name, generation):
     found, header = unseal(sealed(data, name, generation), keys=[OTHER, KEY], name=name)
     assert found == data

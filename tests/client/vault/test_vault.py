@@ -22,7 +22,7 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     changes=st.lists(
         st.dictionaries(st.text(min_size=1, max_size=8), st.none() | st.binary(max_size=50), max_size=3), max_size=4

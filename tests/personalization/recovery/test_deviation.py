@@ -23,7 +23,7 @@ def weighted(design, measurements, base):
     return design * base / errors[:, None], measurements / errors
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     probes=st.integers(1, 30),
@@ -120,7 +120,7 @@ def test_the_levels_of_a_layer_deviate_together():
     np.testing.assert_allclose(alone, np.array([1.0, 1.0, 1.0, 1.0, 3.0, 1.0]) * scale, rtol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 6), levels=st.integers(1, 4))
 def test_the_joint_pull_is_the_inverse_of_the_covariance_that_it_stands_for(seed, layers, levels):
     weights = np.random.default_rng(seed).uniform(0.05, 20.0, layers * levels)

@@ -14,7 +14,7 @@ def problem(seed, probes, atoms):
     return design, design @ rng.exponential(size=atoms) + 0.1 * rng.normal(size=probes), weights
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     probes=st.integers(1, 30),

@@ -22,7 +22,7 @@ def test_agrees_with_scikit_learn_where_signs_do_not_bind(seed):
         np.testing.assert_allclose(steps[count], reference.coef_, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), probes=st.integers(1, 20), atoms=st.integers(1, 30))
 def test_each_step_adds_one_atom_and_never_fits_worse(seed, probes, atoms):
     rng = np.random.default_rng(seed)

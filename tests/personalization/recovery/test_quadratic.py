@@ -18,7 +18,7 @@ def problem(seed, probes, atoms, *, twins=False, spread=0.0):
     return rng, design, measurements
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32 - 1),
     probes=st.integers(1, 30),
@@ -46,7 +46,7 @@ def test_minimum_meets_its_optimality_conditions(seed, probes, atoms, twins, kin
         assert objective(x) <= objective(other) + 1e-9 * max(scale, 1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), probes=st.integers(1, 20), atoms=st.integers(1, 30))
 def test_without_penalty_the_fit_is_that_of_nonnegative_least_squares(seed, probes, atoms):
     _, design, measurements = problem(seed, probes, atoms, twins=True)

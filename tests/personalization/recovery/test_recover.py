@@ -57,7 +57,7 @@ def test_a_good_prior_beats_lasso_and_is_itself_improved(per_probe, penalty):
     assert np.mean(errors["deviation"]) < np.mean(errors["prior"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     solver=st.sampled_from(SOLVERS),
@@ -76,7 +76,7 @@ def test_results_scale_with_the_unit_of_measurement(seed, solver, probes, per_pr
     np.testing.assert_allclose(other.precision, one.precision, rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), probes=st.integers(1, 16), penalty=st.sampled_from(["l1", "l2"]))
 def test_the_order_of_probes_does_not_matter(seed, probes, penalty):
     design, measurements, prior, _ = device(seed, probes=probes)
@@ -88,7 +88,7 @@ def test_the_order_of_probes_does_not_matter(seed, probes, penalty):
     np.testing.assert_allclose(other.precision, one.precision, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     solver=st.sampled_from(SOLVERS),

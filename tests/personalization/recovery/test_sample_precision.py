@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from personalization.recovery.precision import design_information, sample_precision
@@ -12,7 +12,6 @@ def design_of(seed, probes, atoms):
 seeds, sizes = st.integers(0, 2**32 - 1), st.integers(1, 30)
 
 
-@settings(deadline=None)
 @given(seed=seeds, probes=sizes, atoms=sizes, unit=st.floats(1e-6, 1e6))
 def test_precision_is_bounded_has_no_unit_and_is_zero_for_the_unseen(seed, probes, atoms, unit):
     design = design_of(seed, probes, atoms)
@@ -23,7 +22,6 @@ def test_precision_is_bounded_has_no_unit_and_is_zero_for_the_unseen(seed, probe
     np.testing.assert_allclose(sample_precision(design, unit * measurements), precision, rtol=1e-6, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(seed=seeds, probes=sizes, atoms=sizes)
 def test_a_further_probe_never_lowers_information_and_raises_that_of_its_atoms(seed, probes, atoms):
     design = design_of(seed, probes + 1, atoms)
@@ -32,7 +30,6 @@ def test_a_further_probe_never_lowers_information_and_raises_that_of_its_atoms(s
     assert np.all((after > before)[design[-1] > 0])
 
 
-@settings(deadline=None)
 @given(seed=seeds, probes=sizes, atoms=sizes)
 def test_information_is_at_most_the_number_of_probes_and_equal_to_it_one_at_a_time(seed, probes, atoms):
     design = design_of(seed, probes, atoms)

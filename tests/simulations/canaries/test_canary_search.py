@@ -119,7 +119,7 @@ def test_another_canary_is_not_taken_for_it(leak):
     assert search.find(LEAKS[leak]()) == []
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_piece_of_48_values_is_enough(data):
     forms = [form for form in encodings(CANARY) if form[0] != "PNG"]
@@ -129,7 +129,7 @@ def test_any_piece_of_48_values_is_enough(data):
     assert SEARCH.find(before + raw[start : start + 48 * size] + b"\xff" * 3), name
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.binary(max_size=600))
 def test_no_bytes_crash_the_search_or_are_taken_for_a_canary(data):
     assert SEARCH.find(data) == []

@@ -109,7 +109,7 @@ def test_a_sentence_is_found_at_every_alignment(leak: str, offset: int) -> None:
     assert SEARCH.find(b"\x01" * offset + LEAKS[leak]())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_piece_of_32_values_is_enough(data: st.DataObject) -> None:
     forms = [form for form in (*text_encodings(TEXT), *token_encodings(IDS, TOKENIZER)) if "spell" not in form[0]]
@@ -118,7 +118,7 @@ def test_any_piece_of_32_values_is_enough(data: st.DataObject) -> None:
     assert SEARCH.find(data.draw(st.binary(max_size=9)) + raw[start : start + 32 * size] + b"\xff" * 3), name
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.binary(max_size=600))
 def test_no_bytes_are_taken_for_a_sentence(data: bytes) -> None:
     assert SEARCH.find(data) == []

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from personalization.errors import UserError
@@ -18,7 +18,6 @@ def make_conditions(attack=0.2, late=0.2, drift=0.5, **others):
     )
 
 
-@settings(deadline=None)
 @given(
     clients=st.integers(10, 60),
     attack=st.floats(0.1, 0.4),
@@ -78,7 +77,6 @@ def test_shares_that_a_fleet_cannot_have_are_refused(conditions, message):
         assign_roles(conditions, 10, 0)
 
 
-@settings(deadline=None)
 @given(
     stragglers=st.just(0.0) | st.floats(1e-6, 0.99),
     speeds=st.lists(st.floats(0.01, 100.0), min_size=1, max_size=4),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
@@ -11,7 +11,6 @@ from simulations.inference.scores import Trials, auc, auc_interval, mean_interva
 from simulations.inference.views import View, observe
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
 def test_the_area_is_that_of_scikit_learn(pairs: list[tuple[int, bool]]) -> None:
     scores, truth = np.array([float(s) for s, _ in pairs]), np.array([t for _, t in pairs])

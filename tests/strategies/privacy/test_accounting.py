@@ -46,7 +46,7 @@ def test_epsilon_is_not_below_the_exact_one_of_a_gaussian(rho: float) -> None:
     assert exact <= 1e-5
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.floats(0.01, 50.0), st.floats(1e-9, 0.1))
 def test_rho_spends_its_epsilon_and_no_more(epsilon: float, delta: float) -> None:
     rho = rho_of(epsilon, delta)

@@ -48,7 +48,7 @@ def losing(order: list[int], counts: Iterable[int]):  # type: ignore[no-untyped-
     return vanish
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.integers(3, 16), st.data())
 def test_the_secure_sum_is_the_plain_sum(clients: int, data: st.DataObject) -> None:
     fleet = fresh(clients)
@@ -60,7 +60,7 @@ def test_the_secure_sum_is_the_plain_sum(clients: int, data: st.DataObject) -> N
     assert all(device.stages == [SHARE_REQUEST] for device in fleet.devices.values()), "one more exchange than plain"
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(st.integers(4, 24), st.integers(0, 2**32), st.data())
 def test_any_thirty_percent_may_vanish_at_any_stage(clients: int, seed: int, data: st.DataObject) -> None:
     fleet = fresh(clients)
@@ -106,7 +106,7 @@ def test_a_sparse_graph_sums_and_bears_losses_too() -> None:
     np.testing.assert_array_equal(server.total.words, fleet.plain_sum(vectors, server.total.clients))
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 @given(st.integers(4, 14), st.sampled_from([0, 1, 2]), st.integers(0, 2**32))
 def test_below_the_threshold_the_round_fails_and_nothing_was_told(clients: int, stage: int, seed: int) -> None:
     fleet = fresh(clients)

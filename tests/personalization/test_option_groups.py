@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from deployment.option_groups import grouped
 from personalization.errors import UserError
+from personalization.option_groups import grouped
 
 
 @dataclass(frozen=True, kw_only=True)
