@@ -58,7 +58,7 @@ def _covariance(layers: Sequence[Layer], levels: int) -> Array:
     level = np.tile(np.arange(levels), len(layers))
     same_kind = kind[:, None] == kind
     near = np.exp(-np.abs(block[:, None] - block) / _BLOCKS)
-    return (
+    return np.asarray(
         _EVERYTHING**2
         + _KIND**2 * same_kind
         + _LEVEL_OF_KIND**2 * (same_kind & (level[:, None] == level))
