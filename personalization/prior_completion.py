@@ -1,4 +1,4 @@
-"""What a fleet that has measured some atoms expects of the others."""
+"""What a fleet that has measured some atoms expects of all of them."""
 
 from collections.abc import Sequence
 
@@ -16,22 +16,26 @@ _KIND = 1.0
 _LEVEL_OF_KIND = 1.0
 _DEPTH = 0.4
 _LAYER = 0.4
-_ATOM = 0.2
+_ATOM = 0.15
+# By how much what one device measures of an atom is off for the others.
+_LOOK = 0.3
 # Blocks over which the part that changes with depth is remembered.
 _BLOCKS = 3.0
 _FLOOR = 0.001
-# Of what is filled in, relative to the mean precision of the known atoms: the least pull that `recover` knows.
+# Of atoms that nobody has measured, relative to the mean of the others: the least pull that `recover` knows.
 _PRECISION = 0.05
 
 
 def completed_prior(prior: Prior | None, layers: Sequence[Layer], levels: int) -> Prior | None:
-    """Return `prior` with what it says nothing about filled in from its known atoms, those as they are.
+    """Return what a fleet that has not measured every atom yet expects of each, from all that it has measured.
 
-    prior: [atoms] = [layers * levels]. A young fleet of a deep model has measured many layers at one level or at none.
-    What it can expect there is the mean of a Gaussian process over log sensitivities (Rasmussen and Williams, Gaussian
-    Processes for Machine Learning, equation 2.25): a mean for each kind of layer and level, a part that changes slowly
-    with depth, one for each layer at all its levels, one for each atom. Never less than a lower known level of a
-    layer. Where nothing or everything is known, and without a prior, it comes back as it was.
+    prior: [atoms] = [layers * levels]. A young fleet of a deep model has measured many layers at one level or at none,
+    and most others once. What it can expect is the mean of a Gaussian process over log sensitivities (Rasmussen and
+    Williams, Gaussian Processes for Machine Learning, equation 2.25): a mean for each kind of layer and level, a part
+    that changes slowly with depth, one for each layer at all its levels, one for each atom. What was measured often is
+    left nearly as it is: the atom with the least precision counts as one look. A higher level of a layer is never
+    expected to cost less than a lower one. Where everything is known, or nothing, and without a prior, it comes back
+    as it was.
     """
     if prior is None:
         return None
@@ -40,18 +44,18 @@ def completed_prior(prior: Prior | None, layers: Sequence[Layer], levels: int) -
         return prior
     floor = _FLOOR * float(prior.sensitivity[known].mean())
     measured = np.log(np.maximum(prior.sensitivity[known], floor))
+    looks = prior.precision[known] / prior.precision[known].min()
     shared = _covariance(layers, levels)
-    own = shared[np.ix_(known, known)] + _ATOM**2 * np.eye(int(known.sum()))
+    noise = np.diag(_LOOK**2 / looks)
     mean = measured.mean()
-    expected = np.exp(mean + shared[:, known] @ np.linalg.solve(own, measured - mean))
-    filled = np.where(known, prior.sensitivity, expected)
-    rising = np.maximum.accumulate(filled.reshape(-1, levels), axis=1).ravel()
+    weights = np.linalg.solve(shared[np.ix_(known, known)] + noise, measured - mean)
+    expected = np.exp(mean + shared[:, known] @ weights).reshape(-1, levels)
     precision = _PRECISION * float(prior.precision[known].mean())
-    return Prior(np.where(known, prior.sensitivity, rising), np.where(known, prior.precision, precision))
+    return Prior(np.maximum.accumulate(expected, axis=1).ravel(), np.where(known, prior.precision, precision))
 
 
 def _covariance(layers: Sequence[Layer], levels: int) -> Array:
-    """Return how the log sensitivities of all atoms vary together, [atoms, atoms], without what each has alone."""
+    """Return how the log sensitivities of all atoms vary together, [atoms, atoms]."""
     kind = np.repeat([layer.kind.value for layer in layers], levels)
     block = np.repeat([float(layer.block) for layer in layers], levels)
     index = np.repeat([layer.index for layer in layers], levels)
@@ -64,4 +68,5 @@ def _covariance(layers: Sequence[Layer], levels: int) -> Array:
         + _LEVEL_OF_KIND**2 * (same_kind & (level[:, None] == level))
         + _DEPTH**2 * same_kind * near
         + _LAYER**2 * (index[:, None] == index)
+        + _ATOM**2 * np.eye(len(kind))
     )
