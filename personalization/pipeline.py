@@ -34,7 +34,7 @@ from personalization.sensing import (
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs, trace_dense
-from personalization.training import TrainingData, TrainingSettings
+from personalization.training import TrainingData, TrainingSettings, spread
 from personalization.tuning import tune
 
 FEWEST_SAMPLES = 8
@@ -180,11 +180,10 @@ def _final_cut(
         raise UserError("refit_samples is for language models: an image model is cut on all private images already")
     if training is None or min(settings.refit_samples, training.samples) <= trace.samples:
         return final_pass(masked, pruned)
-    chosen = torch.linspace(0, training.samples - 1, min(settings.refit_samples, training.samples)).round().long()
     return cut_in_blocks(
         trace.model,
         trace.layers,
-        {name: value[chosen] for name, value in training.inputs.items()},
+        spread(training, settings.refit_samples),
         dict(enumerate(map(int, pruned.counts))),
         compensation=masked.compensation,
         allowed=pruned.allowed,

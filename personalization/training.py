@@ -38,6 +38,12 @@ class TrainingData:
         return len(next(iter(self.inputs.values())))
 
 
+def spread(data: TrainingData, most: int) -> Inputs:
+    """Return the inputs of at most `most` samples, evenly spread over those of `data`."""
+    chosen = torch.linspace(0, data.samples - 1, min(most, data.samples)).round().long()
+    return {name: value[chosen] for name, value in data.inputs.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """steps: batches to train on. adapters: rank of the LoRA adapters that are trained instead of the weights, 0 for

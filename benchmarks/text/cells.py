@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.text.clients import Client, Counts, World, load_client, load_world
+from benchmarks.text.clients import MORE_WINDOWS, Client, Counts, World, load_client, load_world
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
     BUDGETS,
@@ -27,11 +27,13 @@ Task = tuple[int, str, float, str]
 FOLDED, COMPENSATED = "folded", "closed form"
 # The same counts of units, chosen and compensated on the text of the speaker who comes next.
 OTHERS_TEXT = "closed form on another's text"
+MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
-COLUMNS = (FOLDED, COMPENSATED, OTHERS_TEXT, DISTILLED)
+DISTILLING_STEPS = 200
+COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
 _FIRST_TRAINED = 0.8
 # The others are made for all rows.
-ROWS_OF = {OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
+ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
     client = whole_client(fleet, number)
     counts, evaluations = row_counts(client, row, budget, sensed, number)
     maker = whole_client(fleet, (number + 1) % fleet.clients) if column == OTHERS_TEXT else client
-    model = maker.cut(counts, fold=column == FOLDED)
+    model = maker.cut_on_more(counts) if column == MORE_TEXT else maker.cut(counts, fold=column == FOLDED)
     if column == DISTILLED:
-        model = client.trained(model, "distill")
+        model = client.trained(model, "distill", steps=DISTILLING_STEPS)
     found = {"client": number, "row": row, "budget": budget, "column": column, "evaluations": evaluations}
     return {**found, "nats": client.nats_per_token(model)}
 

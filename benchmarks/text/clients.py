@@ -12,6 +12,7 @@ from torch import nn
 from client.data import InputFacts
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
+from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import Layer, find_layers
@@ -25,12 +26,13 @@ from personalization.spelling import Spelling, spelling
 from personalization.tasks import TaskSamples, text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
+from personalization.training import spread
 from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 
 Counts = NDArray[np.int64]
-# Batches of training.
-STEPS = 200
+# As `--refit-samples`.
+MORE_WINDOWS = 64
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,25 @@ class Client:
 
     def cut(self, counts: Counts, *, fold: bool = False) -> nn.Module:
         """Return the model with `counts` [layers] units, chosen and compensated on this client's text."""
-        layers = self.world.layers
-        result = self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts))))
-        writers = {index: (w.weight.clone(), w.bias.clone()) for index, w in result.writers.items()}
-        return cut_model(self.trace.model, layers, [result.kept[layer.index] for layer in layers], writers)
+        return self._made(self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts)))))
 
-    def trained(self, model: nn.Module, recovery: Recovery) -> nn.Module:
-        """Return `model` after `STEPS` batches of training on all private text."""
-        settings = replace(self.settings, recovery=recovery, training_steps=STEPS, training_precision="bfloat16")
+    def cut_on_more(self, counts: Counts) -> nn.Module:
+        """Return the same, chosen and compensated on `MORE_WINDOWS` of this client's private windows."""
+        training = self.samples.training
+        assert training is not None
+        inputs, fitted = spread(training, MORE_WINDOWS), compensation(self.settings, self.fit)
+        per_layer = dict(enumerate(map(int, counts)))
+        cut = cut_in_blocks(self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={})
+        return self._made(cut)
+
+    def _made(self, cut: MaskedPass | BlockwiseCut) -> nn.Module:
+        writers = {index: (w.weight.clone(), w.bias.clone()) for index, w in cut.writers.items()}
+        kept = [cut.kept[layer.index] for layer in self.world.layers]
+        return cut_model(self.trace.model, self.world.layers, kept, writers)
+
+    def trained(self, model: nn.Module, recovery: Recovery, *, steps: int) -> nn.Module:
+        """Return `model` after so many batches of training on all private text."""
+        settings = replace(self.settings, recovery=recovery, training_steps=steps, training_precision="bfloat16")
         return trained(model, self.trace, settings, training=self.samples.training)
 
     def nats_per_token(self, model: nn.Module) -> float:

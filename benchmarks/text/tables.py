@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_interval
-from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, OTHERS_TEXT
-from benchmarks.text.clients import STEPS
+from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT
 from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
-from benchmarks.text.whole import ARMS, CUT_TUNED, DENSE, DENSE_TUNED, SHARE, VOCABULARY
+from benchmarks.text.whole import ARMS, CUT_TUNED, DENSE, DENSE_TUNED, SHARE, STEPS, VOCABULARY
 from personalization.allocation_profiles import PROFILES
 
 Record = dict[str, Any]
@@ -73,6 +72,8 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
                 compare(f"{budget} {column}: {FLEET_AND_OWN} against {rival}", best, other, wanted=True)
         own, others = (rises(sensed, cells, FLEET_AND_OWN, column, budget) for column in (COMPENSATED, OTHERS_TEXT))
         compare(f"{budget}: cut on one's own text against the same on another's", own, others, wanted=False)
+        more = rises(sensed, cells, FLEET_AND_OWN, MORE_TEXT, budget)
+        compare(f"{budget}: {MORE_TEXT} against 16", more, own, wanted=False)
         distilled = rises(sensed, cells, FLEET_AND_OWN, DISTILLED, budget)
         compare(f"{budget}: distilled against closed form", distilled, own, wanted=False)
     return "\n".join(lines) + "\n"

@@ -34,7 +34,9 @@ from personalization.layers import Layer, LayerKind
 
 @pytest.fixture
 def fleet(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.text.clients.STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.cells.DISTILLING_STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.whole.STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.clients.MORE_WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.whole.VOCABULARY", 300)
     threads = torch.get_num_threads()
     model = write_language_model(tmp_path / "model")
@@ -77,7 +79,7 @@ def test_influence_is_one_minus_the_cosine_of_what_a_block_reads_and_returns(fle
 def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
     cells = [evaluate(fleet, sensed, task) for task in all_tasks(fleet)]
-    assert len(cells) == fleet.clients * len(BUDGETS) * (2 * len(ROWS) + 1 + 2)
+    assert len(cells) == fleet.clients * len(BUDGETS) * (2 * len(ROWS) + 2 + 2)
     assert all(np.isfinite(cell["nats"]) for cell in cells)
     spent = {row: {cell["evaluations"] for cell in cells if cell["row"] == row} for row in ROWS}
     assert spent[FLEET] == spent[BLOCK_INFLUENCE] == {0}
