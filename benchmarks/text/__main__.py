@@ -72,7 +72,11 @@ def main() -> int:
         "--window-tokens", type=int, default=WINDOW_TOKENS, help=f"tokens of a window (default: {WINDOW_TOKENS})"
     )
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to work on after the sensing (default: all)"
+        "--parts",
+        nargs="*",
+        choices=PARTS,
+        default=PARTS,
+        help="what to work on after the sensing (default: all; nothing behind it: show the tables of what is kept)",
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/text"), help="folder that keeps the results")

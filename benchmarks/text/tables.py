@@ -53,16 +53,17 @@ def summary_tables(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
 
 
 def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
-    """Return what the tables have to show: paired differences over clients, in percent of perplexity."""
+    """Return what the tables have to show: paired over clients, perplexity of the one over that of the other."""
     lines = ["Perplexity, paired over speakers; below 0 the first is better:", ""]
 
     def compare(text: str, one: Rises, other: Rises, *, wanted: bool) -> None:
         both = sorted(one.keys() & other.keys())
         if not both:
             return
-        mean, half = mean_interval([100.0 * (one[client] - other[client]) for client in both])
+        mean, half = mean_interval([one[client] - other[client] for client in both])
+        low, middle, high = (f"{100.0 * np.expm1(nats):+.1f}" for nats in (mean - half, mean, mean + half))
         verdict = ("reached" if mean <= 0.0 else "NOT reached") if wanted else "no aim"
-        lines.append(f"- {text}: {mean:+.2f} ± {half:.2f} %, {verdict}{_of_fewer(len(both), len(sensed))}")
+        lines.append(f"- {text}: {middle} % ({low} to {high}), {verdict}{_of_fewer(len(both), len(sensed))}")
 
     for budget in BUDGETS:
         for column in (FOLDED, COMPENSATED):

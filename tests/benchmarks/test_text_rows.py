@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not install
 from rich.console import Console
 
 from benchmarks.text.__main__ import TRAINED, WHOLE, run
-from benchmarks.text.cells import COLUMNS, Fleet, all_tasks, evaluate, sense, whole_client
+from benchmarks.text.cells import COLUMNS, COMPENSATED, Fleet, all_tasks, evaluate, sense, whole_client
 from benchmarks.text.clients import load_client, load_world
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
@@ -20,6 +20,7 @@ from benchmarks.text.rows import (
     FLEET,
     FLEET_AND_OWN,
     FLEET_ROUNDS,
+    OWN,
     PROBES,
     ROWS,
     block_influence,
@@ -87,6 +88,23 @@ def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     text = summary_tables(list(sensed.values()), cells) + checks(list(sensed.values()), cells)
     assert all(f"| {row} |" in text for row in ROWS)
     assert " | ".join(COLUMNS) in text
+
+
+def test_checks_say_in_percent_of_perplexity_which_is_better_and_of_how_many_speakers():
+    sensed = [{"client": number, "dense": 3.0} for number in range(3)]
+
+    def cells(row, nats):
+        return [
+            {"client": number, "row": row, "budget": 0.8, "column": COMPENSATED, "nats": value, "evaluations": 0}
+            for number, value in enumerate(nats)
+        ]
+
+    best, own = cells(FLEET_AND_OWN, [3.1, 3.2, 3.3]), cells(OWN, [3.1 + np.log(2), 3.2 + np.log(2)])
+    text = checks(sensed, best + own)
+    assert f"- 0.8 {COMPENSATED}: {FLEET_AND_OWN} against {OWN}: -50.0 % (-50.0 to -50.0), reached [2]" in text
+    table = summary_tables(sensed, best + own)
+    assert f"| {OWN} |  | 2.324 (2.210 to 2.443) [2] |" in table
+    assert f"| {FLEET_AND_OWN} |  | 1.221 (1.105 to 1.350) |" in table
 
 
 def test_a_run_goes_on_with_the_parts_that_it_is_asked_for(fleet, tmp_path):
