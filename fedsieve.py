@@ -140,7 +140,11 @@ def export(
 def predict(
     *,
     model_folder: Annotated[
-        Path, typer.Argument(help="Folder of a personal model, of an exported one, or the state of a node that joined.")
+        Path,
+        typer.Argument(
+            help="Folder of a personal model, of an exported or a dense one (config.json; `smollm2` for that model), "
+            "or the state of a node that joined."
+        ),
     ],
     files: Annotated[
         list[Path] | None, typer.Argument(help="Image files; for a language model, files of text to score.")
@@ -150,7 +154,7 @@ def predict(
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a personal model sees on images: file, class, probability. An exported model needs no torch.
+    """Say what a model sees on images: file, class, probability. An exported model needs no torch.
 
     A language model goes on from --prompt, and scores files of text: perplexity of each.
 

@@ -17,9 +17,10 @@ from personalization.device.footprint import (
 )
 from personalization.device.manifest import DeviceManifest, DeviceText, Precision, read_device_manifest
 from personalization.errors import UserError
-from personalization.exported import Exported, ExportSource, read_source
+from personalization.exported import Exported
 from personalization.files import remove_temporary, write_atomically
 from personalization.image_export import export_classifier
+from personalization.source_model import SourceModel, read_source_model
 from personalization.storage import LoadedPersonalModel
 from personalization.text_export import export_language_model
 from personalization.texts import TextPreprocessing
@@ -33,7 +34,7 @@ def export_folder(folder: Path, data: Path, out: Path, *, precision: Precision) 
     export is too far from torch; an export that was in `out` before is then kept.
     """
     _check_folder(out)
-    return _export(read_source(folder), data, out, precision=precision)
+    return _export(read_source_model(folder), data, out, precision=precision)
 
 
 def export_loaded_model(
@@ -41,10 +42,10 @@ def export_loaded_model(
 ) -> DeviceManifest:
     """Export a personal model that is in memory, as `export_folder` does. source: names it in errors."""
     _check_folder(out)
-    return _export(ExportSource.personal(loaded, source), data, out, precision=precision)
+    return _export(SourceModel.personal(loaded, source), data, out, precision=precision)
 
 
-def _export(source: ExportSource, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
+def _export(source: SourceModel, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
     preprocessing = source.preprocessing
     if preprocessing is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a personal language model does with text: go on from a prompt, and score a file."""
+"""What a language model does with text: go on from a prompt, and score a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,20 @@ from personalization.continuation import Generation, read_prompt, read_scored, s
 from personalization.errors import UserError
 from personalization.readout import token_head
 from personalization.scoring import score_tokens
-from personalization.storage import LoadedPersonalModel
-from personalization.tasks import preprocessing_from_dict, text_samples
+from personalization.source_model import SourceModel
+from personalization.tasks import text_samples
 from personalization.texts import TextPreprocessing
 
 
 class TextPrediction:
-    """A personal language model with its tokenizer."""
+    """A language model with its tokenizer."""
 
-    def __init__(self, loaded: LoadedPersonalModel, *, source: str) -> None:
-        """Take a personal model; `source` names it in errors. Raises UserError if it is no language model."""
-        record = loaded.manifest.preprocessing
-        preprocessing = None if record is None else preprocessing_from_dict(record)
-        if not isinstance(preprocessing, TextPreprocessing) or token_head(loaded.model) is None:
-            raise UserError(f"{source}: not a language model, so it neither goes on from a prompt nor scores text")
-        self._model: Any = loaded.model
+    def __init__(self, source: SourceModel) -> None:
+        """Take a model. Raises UserError if it is no language model."""
+        preprocessing = source.preprocessing
+        if not isinstance(preprocessing, TextPreprocessing) or token_head(source.model) is None:
+            raise UserError(f"{source.name}: not a language model, so it neither goes on from a prompt nor scores text")
+        self._model: Any = source.model
         self._preprocessing = preprocessing
 
     def generate(self, prompt: str, settings: Generation) -> str:
@@ -58,13 +57,13 @@ class TextPrediction:
 
 
 def predict_text(
-    loaded: LoadedPersonalModel, *, source: str, prompt: str | None, files: Sequence[Path], settings: Generation
+    source: SourceModel, *, prompt: str | None, files: Sequence[Path], settings: Generation
 ) -> dict[str, Any]:
-    """Return how a personal model goes on from `prompt`, and how well it predicts each of `files`.
+    """Return how a model goes on from `prompt`, and how well it predicts each of `files`.
 
     Raises UserError that names what can't be read.
     """
-    speaker = TextPrediction(loaded, source=source)
+    speaker = TextPrediction(source)
     result: dict[str, Any] = {"scores": [speaker.score(file) for file in files]}
     if prompt is not None:
         result |= {"prompt": prompt, "continuation": speaker.generate(prompt, settings)}

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from personalization.decoder import read_decoder
 from personalization.errors import UserError
-from personalization.exported import ExportSource
 from personalization.files import temporary_beside
 from personalization.gguf_layout import add_settings, check_shapes, gguf_tensors
 from personalization.gguf_tokenizer import TokenizerRecord, read_tokenizer
+from personalization.source_model import SourceModel
 from personalization.texts import TextPreprocessing
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class GgufRecord:
     difference: float
 
 
-def export_gguf(source: ExportSource, out: Path, *, precision: GgufPrecision) -> GgufRecord:
+def export_gguf(source: SourceModel, out: Path, *, precision: GgufPrecision) -> GgufRecord:
     """Write the language model `source` to the file `out`, which is there whole or not at all.
 
     Raises UserError for a model that GGUF has no place for: layers of several shapes, a tokenizer without a name there.

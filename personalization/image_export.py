@@ -11,11 +11,12 @@ from personalization.device.checks import ExportCheck
 from personalization.device.manifest import Precision
 from personalization.device.runtime import open_session, run_session, softmax
 from personalization.errors import UserError
-from personalization.exported import Exported, ExportSource
+from personalization.exported import Exported
 from personalization.image_data import load_images
 from personalization.images import ImagePreprocessing, pixel_array
 from personalization.onnx_graph import export_graph
 from personalization.onnx_quantization import quantize_dynamically, quantize_statically
+from personalization.source_model import SourceModel
 
 # The most that an export may differ from torch: share of samples of another class, and difference of a probability.
 FP32_DISAGREEMENT, FP32_DIFFERENCE = 0.0, 1e-3
@@ -24,7 +25,7 @@ _BATCH = 64
 
 
 def export_classifier(
-    source: ExportSource, preprocessing: ImagePreprocessing, data: Path, *, precision: Precision
+    source: SourceModel, preprocessing: ImagePreprocessing, data: Path, *, precision: Precision
 ) -> Exported:
     """Return an image classifier as a file for a device, checked on the images in `data`.
 

@@ -14,10 +14,11 @@ from personalization.device.decoder import DecoderRun
 from personalization.device.manifest import DeviceText, Precision
 from personalization.device.runtime import open_session
 from personalization.errors import UserError
-from personalization.exported import Exported, ExportSource
+from personalization.exported import Exported
 from personalization.onnx_decoder import decoder_graph
 from personalization.onnx_products import FloatProducts, Int8Products
 from personalization.smoothing import channel_ranges, smooth
+from personalization.source_model import SourceModel
 from personalization.tasks import TextBatch, load_samples
 from personalization.texts import WINDOW_TOKENS, TextPreprocessing, Tokens
 
@@ -27,7 +28,7 @@ INT8_DIVERGENCE, INT8_RATIO = 0.1, 1.1
 
 
 def export_language_model(
-    source: ExportSource, preprocessing: TextPreprocessing, data: Path, *, precision: Precision
+    source: SourceModel, preprocessing: TextPreprocessing, data: Path, *, precision: Precision
 ) -> Exported:
     """Return a language model as files for a device, checked on windows of the text in `data`.
 

@@ -19,7 +19,8 @@ from personalization.own_vocabulary import own_vocabulary
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
-from personalization.storage import load_personal_model, save_personal_model, stored_tensors
+from personalization.source_model import read_source_model
+from personalization.storage import save_personal_model, stored_tensors
 from personalization.tasks import TaskName, TextBatch, check_task, load_samples, task_of
 from simulations.fleet_prior import read_prior
 from simulations.known_models import model_folder
@@ -132,14 +133,16 @@ def device_report(
 
 
 def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return file, class and probability for each image file. Raises UserError that names what can't be read."""
-    return predict_images(load_personal_model(folder), files, source=str(folder))
-
-
-def predict_text(folder: Path, *, prompt: str | None, files: Sequence[Path], settings: Generation) -> dict[str, Any]:
-    """Return how the personal model goes on from `prompt`, and how well it predicts each of `files`.
+    """Return file, class and probability for each image file, by the personal or the dense model in `folder`.
 
     Raises UserError that names what can't be read.
     """
-    loaded = load_personal_model(folder)
-    return generation.predict_text(loaded, source=str(folder), prompt=prompt, files=files, settings=settings)
+    return predict_images(read_source_model(folder), files)
+
+
+def predict_text(folder: Path, *, prompt: str | None, files: Sequence[Path], settings: Generation) -> dict[str, Any]:
+    """Return how the model in `folder`, personal or dense, goes on from `prompt`, and how well it predicts `files`.
+
+    Raises UserError that names what can't be read.
+    """
+    return generation.predict_text(read_source_model(folder), prompt=prompt, files=files, settings=settings)

@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
 import fedsieve
+from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.image_data import read_images
+from personalization.images import ImagePreprocessing, to_pixel_values
 from simulations.fleet_settings import FleetSettings
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +133,18 @@ def test_personalize_prints_tables(tiny_vit_folder: Path, images: Path, tmp_path
     assert result.exit_code == 0, result.output
     for word in ("1.mlp", "footprint", "agrees", "fedsieve predict"):
         assert word in result.stdout
+
+
+def test_predict_asks_a_dense_model_too(tiny_vit_folder: Path, images: Path) -> None:
+    backbone = load_backbone(str(tiny_vit_folder))
+    assert isinstance(backbone.preprocessing, ImagePreprocessing)
+    files = sorted(images.iterdir())[:3]
+    pixels = to_pixel_values(read_images(files, backbone.preprocessing), backbone.preprocessing)
+    with torch.inference_mode():
+        expected = backbone.model(pixel_values=pixels).logits.softmax(-1)
+    predictions = json.loads(run("predict", tiny_vit_folder, *files, "--json").stdout)
+    assert [p["class"] for p in predictions] == [backbone.labels[int(i)] for i in expected.argmax(-1)]
+    assert [p["probability"] for p in predictions] == pytest.approx(expected.amax(-1).tolist())
 
 
 def test_predict_reads_many_files_in_batches(tiny_vit_folder: Path, images: Path, tmp_path: Path) -> None:

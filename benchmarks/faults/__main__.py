@@ -24,6 +24,7 @@ from personalization.errors import UserError
 from personalization.files import write_atomically
 from personalization.image_data import image_files
 from personalization.prediction import predict_images
+from personalization.source_model import SourceModel
 
 # Bytes of the small disks: a device's state takes 2 MB of it, the server's 8 MB and some for every run.
 SMALL_DISKS = (8 << 20, 96 << 20)
@@ -107,7 +108,8 @@ class Lane:
 def _predict(fleet: FaultFleet, watch: Watch) -> None:
     """Run the personal model of the device that was hit on its own images."""
     files = image_files(fleet.data(HIT))[:8]
-    if len(predict_images(load_model(fleet.opened(HIT)), files, source=HIT)) != len(files):
+    source = SourceModel.personal(load_model(fleet.opened(HIT)), HIT)
+    if len(predict_images(source, files)) != len(files):
         watch.broken.append("predictions are missing")
 
 

@@ -41,9 +41,10 @@ def predict_from_state(
     """
     from client.model import load_model
     from personalization.prediction import predict_images
+    from personalization.source_model import SourceModel
 
     state, _ = open_stored(folder, choice, environment)
-    return predict_images(load_model(state), images, source=str(folder))
+    return predict_images(SourceModel.personal(load_model(state), str(folder)), images)
 
 
 def predict_text_from_state(
@@ -61,9 +62,11 @@ def predict_text_from_state(
     """
     from client.model import load_model
     from personalization.generation import predict_text
+    from personalization.source_model import SourceModel
 
     state, _ = open_stored(folder, choice, environment)
-    return predict_text(load_model(state), source=str(folder), prompt=prompt, files=files, settings=settings)
+    source = SourceModel.personal(load_model(state), str(folder))
+    return predict_text(source, prompt=prompt, files=files, settings=settings)
 
 
 def export_from_state(

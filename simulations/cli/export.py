@@ -14,7 +14,8 @@ Int8 = Literal["none", "dynamic", "static"]
 SourceArgument = Annotated[
     Path,
     typer.Argument(
-        help="Folder of a personal model, or of a dense one (config.json); or the state of a node that joined."
+        help="Folder of a personal model, or of a dense one (config.json; `smollm2` for that model); or the state of a "
+        "node that joined."
     ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the exported model; with --format gguf a file.")]

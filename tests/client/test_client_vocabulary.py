@@ -16,6 +16,7 @@ from personalization.codes import ClientFailure
 from personalization.continuation import Generation
 from personalization.generation import predict_text
 from personalization.plan import Plan
+from personalization.source_model import SourceModel
 from server.backbone import load_generic_backbone
 from strategies.protocol import read_reply
 
@@ -64,8 +65,7 @@ class Device:
     def predict(self):
         """What `fedsieve predict` finds in the state."""
         return predict_text(
-            load_model(self.state()),
-            source="state",
+            SourceModel.personal(load_model(self.state()), "state"),
             prompt="the river",
             files=[self.text / "1903.txt"],
             settings=Generation(tokens=5),

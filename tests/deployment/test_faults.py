@@ -18,6 +18,7 @@ from client.model import load_model
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from personalization.image_data import image_files
 from personalization.prediction import predict_images
+from personalization.source_model import SourceModel
 
 pytestmark = pytest.mark.slow
 DEADLINE = 30.0
@@ -84,7 +85,8 @@ def scenario(fleet: FaultFleet, seen: Seen) -> None:
             seen.rounds[name] = fleet.rounds()[before:]
             seen.said[name] = "\n".join(watch.said("server")[said:])
         files = image_files(fleet.data(HIT))[:4]
-        seen.classes = [one["class"] for one in predict_images(load_model(fleet.opened(HIT)), files, source=HIT)]
+        source = SourceModel.personal(load_model(fleet.opened(HIT)), HIT)
+        seen.classes = [one["class"] for one in predict_images(source, files)]
         seen.runs = fleet.runs()
     finally:
         watch.close()

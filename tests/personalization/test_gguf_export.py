@@ -11,16 +11,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalization import gguf_export
 from personalization.errors import UserError
-from personalization.exported import ExportSource
 from personalization.gguf_export import export_gguf, read_back
 from personalization.gguf_tokenizer import read_tokenizer
+from personalization.source_model import SourceModel
 
 TOKENS = torch.from_numpy(np.random.default_rng(0).integers(0, 320, (1, 20)))
 ALIKE = (2, 32, 2, 32)
 
 
-def source(model: nn.Module) -> ExportSource:
-    return ExportSource(model=model, preprocessing=preprocessing(), labels=(), identifier="ab" * 32, name="here")
+def source(model: nn.Module) -> SourceModel:
+    return SourceModel(model=model, preprocessing=preprocessing(), labels=(), identifier="ab" * 32, name="here")
 
 
 @torch.no_grad()

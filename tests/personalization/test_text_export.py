@@ -16,6 +16,7 @@ from personalization.device.text import DeviceTextModel
 from personalization.errors import UserError
 from personalization.export import export_folder
 from personalization.generation import TextPrediction
+from personalization.source_model import SourceModel, read_source_model
 from personalization.storage import load_personal_model
 from personalization.text_export import compare_text, language_graph
 
@@ -51,7 +52,7 @@ def test_an_export_speaks_and_scores_as_torch_does(family: str, most: int | None
     assert manifest.labels == ()
     assert manifest.check.passed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {DEVICE_MANIFEST} | manifest.files
-    ours, theirs = DeviceTextModel(tmp_path / "out"), TextPrediction(loaded, source="here")
+    ours, theirs = DeviceTextModel(tmp_path / "out"), TextPrediction(SourceModel.personal(loaded, "here"))
     for prompt in ("the river", "union"):
         assert ours.generate(prompt, GREEDY) == theirs.generate(prompt, GREEDY)
     file = text / "1.txt"
@@ -151,5 +152,5 @@ def test_it_stops_where_the_model_would(text: Path, tmp_path: Path) -> None:
     manifest_file.write_text(json.dumps(record))
     export_folder(personal, text, tmp_path / "out", precision="fp32")
     ours = DeviceTextModel(tmp_path / "out").generate("the river", GREEDY)
-    assert ours == TextPrediction(load_personal_model(personal), source="here").generate("the river", GREEDY)
+    assert ours == TextPrediction(read_source_model(personal)).generate("the river", GREEDY)
     assert ours == preprocessing().decode([first])

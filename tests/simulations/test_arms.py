@@ -139,7 +139,7 @@ def test_the_arm_in_the_documentation_runs(world, settings):
 
 @pytest.mark.slow
 def test_half_of_the_bundled_model_is_nearly_as_good_as_all_of_it(tmp_path):
-    settings = FleetSettings(out=tmp_path, clients=2, rounds=1, fraction=1.0, samples=40, budget=0.5)
+    settings = FleetSettings(out=tmp_path, clients=4, rounds=1, fraction=1.0, samples=40, budget=0.5)
     world = load_world(settings)
     for name in ("depth-linear", "fedavg"):
         rows = run_arm(name, world, settings).clients

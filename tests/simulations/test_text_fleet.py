@@ -8,8 +8,11 @@ import torch
 from typer.testing import CliRunner
 
 from fedsieve import app
+from personalization.backbone import load_backbone
+from personalization.continuation import read_scored
 from personalization.scoring import score_tokens
 from personalization.storage import load_personal_model
+from personalization.tasks import text_samples
 from simulations.report.page import page
 from tests.tiny_text import write_language_model, write_speakers
 
@@ -79,6 +82,19 @@ def test_personalize_saves_a_tied_model_that_predict_scores_and_speaks_with(plac
     assert again.output.startswith("the river" + found["continuation"].rstrip("\n")[:1])
     ids = torch.randint(0, 320, (2, 9))
     assert score_tokens(loaded.model, ids[:, :-1], ids[:, 1:]).perplexity > 1.0
+
+
+def test_predict_scores_and_speaks_with_a_dense_model_too(places):
+    model, data, _ = places
+    file = data / "speaker-1" / "1903.txt"
+    said = CliRunner().invoke(app, ["predict", str(model), str(file), "--prompt", "the river", "--json"])
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.output)
+    backbone = load_backbone(str(model))
+    samples = text_samples(read_scored(file, backbone.preprocessing))
+    score = score_tokens(backbone.model, samples.inputs["input_ids"], samples.labels)
+    assert found["scores"][0]["perplexity"] == pytest.approx(score.perplexity)
+    assert found["continuation"]
 
 
 def test_a_cut_vocabulary_is_smaller_and_any_text_is_still_scored(places, tmp_path):
