@@ -1,7 +1,6 @@
 """The generic layers on the device: received, checked against their hashes, cached, and put together."""
 
 import json
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,18 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.state import ClientState
+from personalization.bounded_cache import BoundedCache
 from personalization.codes import ClientError, ClientFailure
 from personalization.groups import UnitGroups
 from personalization.layers import Layer, find_layers
 from personalization.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
 from personalization.tasks import preprocessing_from_dict
-from strategies.protocol import read_manifest, read_pieces
+from strategies.protocol import PIECES, read_manifest, read_pieces
 
 CACHE = "backbone.safetensors"
 _FOLD = "fold."
+# Bytes of backbones that are kept together; a large one never exists twice.
+_ROOM = 2**28
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,15 @@ class LocalBackbone:
 
 
 class BackboneShelf:
-    """Backbones put together, the last few by what they are made of.
+    """Backbones put together, the last ones by what they are made of.
 
     A deployed client puts together one for each message; the clients of one simulating process share them, which
     is sound because personalization does not modify the backbone.
     """
 
-    def __init__(self, size: int = 2) -> None:
-        """Keep at most `size` backbones."""
-        self._size = size
-        self._kept: OrderedDict[tuple[bytes, bytes], LocalBackbone] = OrderedDict()
+    def __init__(self) -> None:
+        """Keep none yet."""
+        self._kept = BoundedCache[LocalBackbone](_ROOM)
 
     def get(self, content: RecordDict, state: ClientState, root: bytes, dropped: NDArray[np.bool_]) -> LocalBackbone:
         """Store what a request brings and return the backbone for its plan.
@@ -70,17 +71,17 @@ class BackboneShelf:
         if (~held & ~dropped).any():
             raise ClientError(ClientFailure.BACKBONE_MISSING, "the cache lacks groups that the plan does not drop")
         key = (root, np.packbits(held).tobytes())
-        if key not in self._kept:
-            self._kept[key] = _assemble(manifest, tensors)
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        size = sum(4 * tensor.numel() for tensor in tensors.values())
+        return self._kept.get(key, size, lambda: _assemble(manifest, tensors))
 
 
 def _store(content: RecordDict, state: ClientState) -> None:
-    """Write what a request carries to the cache, once every piece has been checked against its hash."""
+    """Write what a request carries to the cache, once every piece has been checked against its hash.
+
+    The pieces leave the request: they are as large as the model.
+    """
     manifest, arrived = read_manifest(content), read_pieces(content)
+    content.pop(PIECES, None)
     if manifest is None and not arrived:
         return
     tensors: dict[str, Tensor] = {}

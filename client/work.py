@@ -26,7 +26,7 @@ from personalization.plan import Plan
 from personalization.statistics import StatisticsLayout, to_vector
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
-from strategies.protocol import PIECES, PLAN, read_plan, reply_content
+from strategies.protocol import PLAN, read_plan, reply_content
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_protocol import SecureRequest, Step, read_secure_request, secure_reply
 from strategies.signatures import plan_digest
@@ -137,7 +137,6 @@ def _check_privacy(request: SecureRequest | None, device: Device) -> Identity | 
 def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
     """Personalize for a plan, keep what comes of it, and return the statistics [statistics] of that."""
     backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
-    content.pop(PIECES, None)  # they are in the cache now, and as large as the model
     samples = device.load(device.node_config, device.run_config, backbone.facts)
     own = own_model(backbone, samples, own_config(device.run_config, device.node_config))
     result = _personalize(own, backbone, asked, device)

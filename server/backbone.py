@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from personalization.backbone import Backbone, load_backbone
+from personalization.bounded_cache import BoundedCache
 from personalization.groups import unit_groups
 from personalization.layers import find_layers
 from personalization.pieces import make_manifest, split_backbone
@@ -21,7 +22,8 @@ from server.data_free import group_folds
 from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
 
 Flags = NDArray[np.bool_]
-_CACHED_TRANSFERS = 4
+# Bytes of transfers that are kept for further nodes.
+_ROOM = 2**29
 
 
 class GenericBackbone:
@@ -43,7 +45,7 @@ class GenericBackbone:
         self.manifest = make_manifest(model, description, self.groups, self.pieces)
         self.root = self.manifest.root
         self.layout = StatisticsLayout(len(self.layers), levels, self.manifest.group_count)
-        self._transfers: dict[bytes, ArrayRecord] = {}
+        self._transfers = BoundedCache[ArrayRecord](_ROOM)
         self._lock = threading.Lock()
 
     def units(self, flags: Flags) -> int:
@@ -72,20 +74,15 @@ class GenericBackbone:
 
     def _pieces(self, *, send: Flags, lacking: Flags, base: bool) -> ArrayRecord:
         key = bytes([base]) + np.packbits(send).tobytes() + np.packbits(lacking).tobytes()
+        wanted = [base] * len(self.manifest.base) + list(send)
+        sent = {str(i): piece for i, piece in enumerate(self.pieces.values()) if wanted[i]}
+        size = sum(piece.nbytes for piece in sent.values())
         with self._lock:
-            if key not in self._transfers:
-                if len(self._transfers) >= _CACHED_TRANSFERS:
-                    self._transfers.pop(next(iter(self._transfers)))
-                self._transfers[key] = pieces_record(self._tensors(send, lacking, base))
-            return self._transfers[key]
+            return self._transfers.get(key, size, lambda: pieces_record(sent | self._folds(lacking)))
 
-    def _tensors(self, send: Flags, lacking: Flags, base: bool) -> dict[str, Tensor]:
-        first = len(self.manifest.base)
-        wanted = [base] * first + list(send)
-        tensors = {str(i): piece for i, piece in enumerate(self.pieces.values()) if wanted[i]}
-        for layer, fold in group_folds(self.model, self.layers, self.groups, lacking).items():
-            tensors[f"fold.{layer}"] = fold
-        return tensors
+    def _folds(self, lacking: Flags) -> dict[str, Tensor]:
+        folds = group_folds(self.model, self.layers, self.groups, lacking)
+        return {f"fold.{layer}": fold for layer, fold in folds.items()}
 
 
 def load_generic_backbone(

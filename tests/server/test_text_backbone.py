@@ -50,9 +50,9 @@ def test_a_device_reads_text_as_the_server_does_and_needs_nothing_else(generic, 
 
 def test_embeddings_tied_to_the_head_are_one_tensor_on_the_wire_on_the_disk_and_in_memory(generic, tmp_path):
     content, none = request(generic)
-    local = BackboneShelf().get(content, ClientState(tmp_path), generic.root, none)
     width = tiny_language_model("llama").config.hidden_size
     assert sum(piece.numel() == VOCABULARY * width for piece in read_pieces(content).values()) == 1
+    local = BackboneShelf().get(content, ClientState(tmp_path), generic.root, none)
     assert local.model.get_input_embeddings().weight is local.model.get_output_embeddings().weight
     weights = sum(piece.numel() for piece in generic.pieces.values())
     assert weights == sum(parameter.numel() for parameter in generic.model.parameters())
