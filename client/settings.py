@@ -22,13 +22,22 @@ _KEYS = (
     "layers-per-probe",
     "ridge",
     "refit-samples",
+    "tune-first",
     "training-steps",
     "adapters",
     "training-precision",
     "adapt-head",
 )
 # Those that a device may set for itself: how much it computes for its model, and how large that is, is its own affair.
-_OWN_KEYS = ("recovery", "refit-samples", "training-steps", "adapters", "training-precision", "vocabulary")
+_OWN_KEYS = (
+    "recovery",
+    "refit-samples",
+    "tune-first",
+    "training-steps",
+    "adapters",
+    "training-precision",
+    "vocabulary",
+)
 
 
 def own_config(run_config: Config, node_config: Config) -> Config:
@@ -55,7 +64,7 @@ def read_settings(
 
 def needs_labels(settings: PersonalizationSettings) -> bool:
     """Say whether a device has to know the labels of its samples for these settings."""
-    return settings.signal == "loss" or (settings.recovery == "tune" and settings.trains)
+    return settings.signal == "loss" or settings.tunes
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

@@ -83,8 +83,8 @@ def personalize(
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
 
-    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and by
-    the recovery `tune`, one for each prediction: [samples], or for a language model the next tokens, [samples,
+    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and
+    where the settings tune, one for each prediction: [samples], or for a language model the next tokens, [samples,
     positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
     earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
     and to take more samples from for the final cut.
@@ -119,10 +119,11 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    final = _final_cut(masked, pruned, training, settings)
+    whole = _tuned_first(trace, settings, labels=labels, training=training)
+    final = _final_cut(MaskedModel(whole, masked.compensation), pruned, training, settings)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
-        model=trained(_cut(trace, kept, final), trace, settings, labels=labels, training=training),
+        model=trained(_cut(whole, kept, final), whole, settings, labels=labels, training=training),
         layers=layers,
         kept=kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
@@ -169,6 +170,20 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
+def _tuned_first(
+    trace: DenseTrace, settings: PersonalizationSettings, *, labels: Tensor | None, training: TrainingData | None
+) -> DenseTrace:
+    """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
+
+    Which units go is decided before: the fleet's statistics are of the model that all of it has.
+    """
+    if not settings.tune_first:
+        return trace
+    data = training or TrainingData(trace.inputs, labels)
+    tuned = tune(trace.model, trace.layers, data, settings=_training_settings(settings, settings.tune_first))
+    return device_trace(tuned, trace.layers, trace.inputs, settings)
+
+
 def _final_cut(
     masked: MaskedModel, pruned: Pruned, training: TrainingData | None, settings: PersonalizationSettings
 ) -> MaskedPass | BlockwiseCut:
@@ -203,15 +218,16 @@ def _check(
         )
     if settings.signal == "loss" and (labels is None or len(labels) != count):
         raise UserError("signal loss needs a label for every private sample; give labels or use signal entropy")
-    if settings.trains:
+    if settings.trains or settings.tunes:
         _check_training(labels if training is None else training.labels, settings)
     return count
 
 
 def _check_training(labels: Tensor | None, settings: PersonalizationSettings) -> None:
     """Raise UserError before the search, which takes long, for what would be missing after it."""
-    if settings.recovery == "tune" and labels is None:
-        raise UserError("recovery tune needs labels, which these samples lack; use recovery distill")
+    if settings.tunes and labels is None:
+        asked = "tune_first" if settings.tune_first else "recovery tune"
+        raise UserError(f"{asked} needs labels, which these samples lack; recovery distill needs none")
     if settings.adapters:
         check_adapters()
 
@@ -325,15 +341,15 @@ def trained(
     """
     if not settings.trains:
         return model
+    batches = _training_settings(settings, settings.training_steps)
     if settings.recovery == "distill":
-        return distill(model, trace, settings=_training_settings(settings), data=training)
-    data = training or TrainingData(trace.inputs, labels)
-    return tune(model, trace.layers, data, settings=_training_settings(settings))
+        return distill(model, trace, settings=batches, data=training)
+    return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
 
 
-def _training_settings(settings: PersonalizationSettings) -> TrainingSettings:
+def _training_settings(settings: PersonalizationSettings, steps: int) -> TrainingSettings:
     return TrainingSettings(
-        steps=settings.training_steps,
+        steps=steps,
         adapters=settings.adapters,
         precision=settings.training_precision,
         seed=settings.seed,

@@ -41,9 +41,11 @@ class PersonalizationSettings:
     held_out_share: share of the private samples that refits do not see.
     refit_samples: of a language model, how many private samples the final cut is chosen and compensated on, where there
         are more than those that are measured on; 0 for those alone.
+    tune_first: batches on which the whole model is tuned to the labels before its final cut, 0 for none; `distill` then
+        learns from the tuned one.
     training_steps: batches of `distill` and `tune`, 0 for no training. adapters: rank of the low-rank adapters that
-        they train instead of the weights, 0 for none. training_precision: of their passes; updates are in single
-        precision.
+        all training trains instead of the weights, 0 for none. training_precision: of its passes; updates are in
+        single precision.
     adapt_head: whether the head is fitted to how often the device sees each class, without labels (see `head`).
     """
 
@@ -65,6 +67,7 @@ class PersonalizationSettings:
     generic_limit: float = 0.95
     held_out_share: float = 0.25
     refit_samples: int = 0
+    tune_first: int = 0
     training_steps: int = 40
     adapters: int = 0
     training_precision: Precision = "single"
@@ -75,6 +78,11 @@ class PersonalizationSettings:
     def trains(self) -> bool:
         """Whether a model is trained after the cut."""
         return self.recovery in ("distill", "tune") and self.training_steps > 0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether labels are trained on, before the cut or after it."""
+        return self.tune_first > 0 or (self.recovery == "tune" and self.trains)
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, with a line that says what was expected."""
@@ -92,7 +100,7 @@ class PersonalizationSettings:
         for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
-        for name in ("probes", "refit_samples", "training_steps", "adapters", "seed"):
+        for name in ("probes", "refit_samples", "tune_first", "training_steps", "adapters", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.step_probes < AUTOMATIC:

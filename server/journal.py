@@ -40,6 +40,7 @@ _CHANGEABLE_KEYS = frozenset(
         "smallest-cohort",
         "training-precision",
         "training-steps",
+        "tune-first",
         "vocabulary",
         "window-tokens",
         "windows",

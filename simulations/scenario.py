@@ -37,6 +37,7 @@ FLEET_FIELDS = (
     "tolerance",
     "recovery",
     "refit_samples",
+    "tune_first",
     "training_steps",
     "adapters",
     "training_precision",

@@ -129,6 +129,14 @@ class OwnOptions:
             show_default="the fleet's",
         ),
     ] = None
+    tune_first: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches on which this device tunes the whole model to its labels, of text the next tokens, before "
+            "its final cut; 0: none, whatever the server asks for.",
+            show_default="the fleet's",
+        ),
+    ] = None
     training_steps: Annotated[
         int | None,
         typer.Option(

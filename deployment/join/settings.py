@@ -18,10 +18,10 @@ class JoinSettings:
     """What is asked for. data: the private images or text. state, vault, budget: None for the default.
 
     windows, window_tokens: how much text is taken. vocabulary: how many tokens of the model are kept, 0 for all.
-    recovery, refit_samples, training_steps, adapters, training_precision: what makes up for a cut. None for what the
-    fleet says. sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort: fewest
-    devices of these. record: folder for a recording of all that this device sends.
-    epsilon_budget: what it gives away in its whole life, None for no limit.
+    recovery, refit_samples, tune_first, training_steps, adapters, training_precision: what makes up for a cut. None for
+    what the fleet says. sums_only: whether this device gives its statistics to secure sums alone. smallest_cohort:
+    fewest devices of these. record: folder for a recording of all that this device sends. epsilon_budget: what it gives
+    away in its whole life, None for no limit.
     """
 
     node_file: Path
@@ -34,6 +34,7 @@ class JoinSettings:
     vocabulary: int | None = None
     recovery: Recovery | None = None
     refit_samples: int | None = None
+    tune_first: int | None = None
     training_steps: int | None = None
     adapters: int | None = None
     training_precision: Precision | None = None
@@ -79,6 +80,7 @@ class JoinSettings:
         return {
             "recovery": self.recovery,
             "refit_samples": self.refit_samples,
+            "tune_first": self.tune_first,
             "training_steps": self.training_steps,
             "adapters": self.adapters,
             "training_precision": self.training_precision,

@@ -78,6 +78,13 @@ class PersonalizingOptions:
             "more than `--windows`: slower, and better; 0: those alone."
         ),
     ] = PersonalizationSettings.refit_samples
+    tune_first: Annotated[
+        int,
+        typer.Option(
+            help="Batches on which a device tunes the whole model to its labels, of text the next tokens, before its "
+            "final cut; 0: none on any device."
+        ),
+    ] = PersonalizationSettings.tune_first
     training_steps: Annotated[
         int, typer.Option(help="Batches of training, with a recovery that trains; 0: none on any device.")
     ] = PersonalizationSettings.training_steps

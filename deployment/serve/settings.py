@@ -27,10 +27,10 @@ class ServeSettings:
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
     secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
-    as many as a sum takes, see `Sums`. recovery, refit_samples, training_steps, adapters, training_precision,
-    windows, window_tokens, vocabulary: what devices do that say nothing else; windows of text None for the default,
-    vocabulary None for all tokens, and both for a model that sees images. The others are those of a run, see
-    `ServerSettings`.
+    as many as a sum takes, see `Sums`. recovery, refit_samples, tune_first, training_steps, adapters,
+    training_precision, windows, window_tokens, vocabulary: what devices do that say nothing else; windows of text None
+    for the default, vocabulary None for all tokens, and both for a model that sees images. The others are those of a
+    run, see `ServerSettings`.
     """
 
     fleet: Path
@@ -52,6 +52,7 @@ class ServeSettings:
     final_probes: int = 0
     recovery: Recovery = PersonalizationSettings.recovery
     refit_samples: int = PersonalizationSettings.refit_samples
+    tune_first: int = PersonalizationSettings.tune_first
     training_steps: int = PersonalizationSettings.training_steps
     adapters: int = PersonalizationSettings.adapters
     training_precision: Precision = PersonalizationSettings.training_precision
@@ -83,6 +84,7 @@ class ServeSettings:
         PersonalizationSettings(
             recovery=self.recovery,
             refit_samples=self.refit_samples,
+            tune_first=self.tune_first,
             training_steps=self.training_steps,
             adapters=self.adapters,
             training_precision=self.training_precision,
@@ -131,6 +133,7 @@ class ServeSettings:
             "final-probes": self.final_probes,
             "recovery": self.recovery,
             "refit-samples": self.refit_samples,
+            "tune-first": self.tune_first,
             "training-steps": self.training_steps,
             "adapters": self.adapters,
             "training-precision": self.training_precision,

@@ -109,6 +109,13 @@ class RecoveryOptions:
             "more than `--windows`: slower, and better; 0: those alone."
         ),
     ] = PersonalizationSettings.refit_samples
+    tune_first: Annotated[
+        int,
+        typer.Option(
+            help="Batches on which the whole model is tuned to the labels, of text the next tokens, before its final "
+            "cut; `--recovery distill` then learns from it. 0: none."
+        ),
+    ] = PersonalizationSettings.tune_first
     training_steps: Annotated[int, typer.Option(help="Batches of training, with `--recovery distill` or `tune`.")] = (
         PersonalizationSettings.training_steps
     )

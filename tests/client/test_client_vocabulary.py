@@ -149,3 +149,4 @@ def test_what_a_device_says_of_itself_comes_before_the_run():
     assert (quiet.training_steps, quiet.adapters, quiet.training_precision) == (0, 0, "single")
     assert not quiet.trains
     assert not needs_labels(quiet)
+    assert needs_labels(settings({**own, "tune-first": 1}))

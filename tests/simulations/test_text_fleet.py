@@ -120,6 +120,7 @@ def test_a_fleet_that_cuts_its_vocabularies_and_tunes_is_judged_in_whole_tokens(
     tuned = ["--recovery", "tune", "--training-steps", "60"]
     found = {}
     kinds = {"as cut": [], "tuned": tuned, "adapters": [*tuned, "--adapters", "2"], "refit": ["--refit-samples", "99"]}
+    kinds["tuned first"] = ["--tune-first", "60", "--refit-samples", "99"]
     for name, extra in kinds.items():
         own = [*fleet, *extra, "--out", str(tmp_path / name)]
         result = CliRunner().invoke(app, ["simulate", "--model", str(model), "--data", str(data), *CHOICES, *own])

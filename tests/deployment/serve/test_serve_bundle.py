@@ -73,6 +73,7 @@ def test_a_served_run_asks_of_devices_what_the_default_configuration_asks(tmp_pa
         "deadline",
         "recovery",
         "refit-samples",
+        "tune-first",
         "training-steps",
         "adapters",
         "training-precision",

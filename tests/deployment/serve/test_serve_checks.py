@@ -51,6 +51,7 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"recovery": "none"}, "recovery 'none': expected one of fold, ridge, distill, tune"),
         ({"training_steps": -1}, "training_steps -1: expected 0 or more"),
         ({"refit_samples": -1}, "refit_samples -1: expected 0 or more"),
+        ({"tune_first": -1}, "tune_first -1: expected 0 or more"),
         ({"adapters": -2}, "adapters -2: expected 0 or more"),
         ({"training_precision": "half"}, "training_precision 'half': expected one of single, bfloat16"),
         ({"vocabulary": -3}, "a vocabulary of -3 tokens: expected 0 or more"),
@@ -168,11 +169,13 @@ def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet
     empty = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
     own = settings(fleet, window_tokens=32)
     earlier = own.run_config()
-    for key in ("vocabulary", "refit-samples", "training-steps", "adapters", "training-precision"):
+    for key in ("vocabulary", "refit-samples", "tune-first", "training-steps", "adapters", "training-precision"):
         del earlier[key]  # a fleet of before there were such settings
     folder, root = own.journal_dir, bytes.fromhex("ab" * 32)
     extend_journal(folder, settings=earlier, root=root, empty=empty, rounds=1).save(folder)
-    changed = replace(own, vocabulary=10, refit_samples=20, training_steps=0, adapters=2, training_precision="bfloat16")
+    changed = replace(
+        own, vocabulary=10, refit_samples=20, tune_first=3, training_steps=0, adapters=2, training_precision="bfloat16"
+    )
     check_model(changed, read_fleet(fleet))
     assert changed.public()["vocabulary"] == 10
 
