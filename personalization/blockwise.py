@@ -4,7 +4,7 @@ Two streams go through the blocks: what the dense model hands on, and what the c
 between two blocks is kept, and what the dense layers of one block put out; moments are added up over a few samples at a
 time. So memory grows little with their number. Layer by layer the units are chosen and the writer is refitted, as in a
 masked pass: towards what the dense layer puts out, for the inputs that the writer gets in the model cut so far (the
-order of SparseGPT, 2301.00774).
+order of SparseGPT, 2301.00774). What the layers before have left the residual stream lacking can be added to that.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +25,28 @@ from personalization.trace import Inputs, ending_after, entering
 
 # Positions that go through a block at a time.
 _POSITIONS = 2048
+# Share of what the residual stream lacks that the next writer is to make up for. It can't foresee all of it: half is
+# better than nothing and than everything.
+CARRIED = 0.5
 
 
 @dataclass
 class _Chunk:
-    """A few samples: the model's arguments, and what the block before handed on in the dense and in the cut model."""
+    """A few samples: the model's arguments, and what the block before handed on in the dense and in the cut model.
+
+    lacking: what the layers that are cut so far have left the residual stream lacking, [samples, positions, width];
+    0 before the first.
+    """
 
     inputs: Inputs
     dense: Any = None
     cut: Any = None
+    lacking: Tensor | float = 0.0
+
+    def enter(self) -> None:
+        """Note what the stream lacks where the next block begins."""
+        if self.dense is not None:
+            self.lacking = _hidden(self.dense) - _hidden(self.cut)
 
 
 @dataclass(frozen=True)
@@ -53,12 +66,15 @@ def cut_in_blocks(
     *,
     compensation: Compensation,
     allowed: Mapping[int, Units],
+    carried: float = 0.0,
 ) -> BlockwiseCut:
     """Choose `counts[layer.index]` units of every layer and refit its writer, on all samples of `inputs`.
 
     inputs: the model's arguments, each [samples, positions], without padding. allowed: units to choose from in
-    layers where not all may be kept. Every block is passed four times at most, once as the dense model has it.
-    `compensation.fit` is not used: moments are of all samples. Raises UserError for moments that are not finite.
+    layers where not all may be kept. carried: the share of what the residual stream lacks that a writer is refitted to
+    make up for, beside what its own layer loses; the stream has to be a sum of what layers write. Every block is
+    passed four times at most, once as the dense model has it. `compensation.fit` is not used: moments are of all
+    samples. Raises UserError for moments that are not finite.
     """
     samples, positions = next(iter(inputs.values())).shape[:2]
     size = max(1, _POSITIONS // positions)
@@ -70,17 +86,22 @@ def cut_in_blocks(
         own = [layer for layer in layers if layer.block == block]
         dense: list[dict[int, Tensor]] = []
         for chunk in chunks:
+            chunk.enter()
             dense.append({})
             chunk.dense = run(chunk.inputs, chunk.dense, keep=dense[-1])
         for layer in own:
-            total = MomentSum()
+            total, seen = MomentSum(), list[tuple[_Chunk, Tensor, Tensor]]()
             for chunk, outputs in zip(chunks, dense, strict=True):
-                x = run.inputs_of(layer, chunk.inputs, chunk.cut, result)
-                total.add(x.flatten(0, -2), outputs.pop(layer.index).flatten(0, -2))
+                x, y = run.inputs_of(layer, chunk.inputs, chunk.cut, result), outputs.pop(layer.index)
+                total.add(x.flatten(0, -2), (y + carried * chunk.lacking).flatten(0, -2))
+                if carried and layer is not own[-1]:
+                    seen.append((chunk, x, y))
             units = allowed.get(layer.index, np.arange(layer.units))
             count = counts[layer.index]
             kept, writer = lowered_writer(layer, run.writer(layer), total.moments(), units, count, compensation)
             result.kept[layer.index], result.writers[layer.index] = kept, writer
+            for chunk, x, y in seen:
+                chunk.lacking = chunk.lacking + y - _cut_forward(layer, result)(x)
         for chunk in chunks if block < last else ():
             chunk.cut = run(chunk.inputs, chunk.cut, cut=result)
     return result
@@ -142,6 +163,11 @@ class _BlockRun:
         with entered, ending_after(self.model, self.layers, self.block) as returned:
             outputs_of(self.model, inputs)
         return returned[0]
+
+
+def _hidden(handed_on: Any) -> Tensor:
+    hidden: Tensor = handed_on[0] if isinstance(handed_on, tuple) else handed_on
+    return hidden
 
 
 def _cut_forward(layer: Layer, cut: BlockwiseCut) -> Callable[[Tensor], Tensor]:

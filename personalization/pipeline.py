@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.allocation import Costs, fit_curves
-from personalization.blockwise import BlockwiseCut, cut_in_blocks
+from personalization.blockwise import CARRIED, BlockwiseCut, cut_in_blocks
 from personalization.costs import unit_costs
 from personalization.cutting import cut_model
 from personalization.distillation import distill
@@ -119,7 +119,7 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    whole = _tuned_first(trace, settings, labels=labels, training=training)
+    whole = tuned_first(trace, settings, labels=labels, training=training)
     final = _final_cut(MaskedModel(whole, masked.compensation), pruned, training, settings)
     kept = tuple(final.kept[layer.index] for layer in layers)
     return Personalization(
@@ -170,7 +170,7 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
-def _tuned_first(
+def tuned_first(
     trace: DenseTrace, settings: PersonalizationSettings, *, labels: Tensor | None, training: TrainingData | None
 ) -> DenseTrace:
     """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
@@ -202,6 +202,7 @@ def _final_cut(
         dict(enumerate(map(int, pruned.counts))),
         compensation=masked.compensation,
         allowed=pruned.allowed,
+        carried=CARRIED,
     )
 
 

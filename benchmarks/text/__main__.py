@@ -20,7 +20,7 @@ from benchmarks.kept_results import kept, map_and_keep
 from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import PAIRS, evaluate_pair
+from benchmarks.text.whole import CHAINS, evaluate_chain
 from personalization.errors import UserError
 from personalization.texts import WINDOW_TOKENS
 
@@ -51,13 +51,13 @@ def run(
             [task for task in all_tasks(fleet) if (TRAINED if task[3] == DISTILLED else UNTRAINED) in parts],
             lambda cell: (cell["client"], cell["row"], cell["budget"], cell["column"]),
         )
-        pairs = complete(
+        chains = complete(
             "whole.jsonl",
-            partial(evaluate_pair, fleet, known),
-            [(number, arm) for number in numbers for arm, _ in PAIRS if WHOLE in parts],
-            lambda pair: (pair[0]["client"], pair[0]["arm"]),
+            partial(evaluate_chain, fleet, known),
+            [(number, chain[0]) for chain in CHAINS for number in numbers if WHOLE in parts],
+            lambda chain: (chain[0]["client"], chain[0]["arm"]),
         )
-    return sensed, cells, [record for pair in pairs for record in pair]
+    return sensed, cells, [record for chain in chains for record in chain]
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.text.clients import MORE_WINDOWS, Client, Counts, World, load_client, load_world
+from benchmarks.text.clients import Client, Counts, World, load_client, load_world
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
     BUDGETS,
@@ -27,6 +27,8 @@ Task = tuple[int, str, float, str]
 FOLDED, COMPENSATED = "folded", "closed form"
 # The same counts of units, chosen and compensated on the text of the speaker who comes next.
 OTHERS_TEXT = "closed form on another's text"
+# As `--refit-samples`.
+MORE_WINDOWS = 64
 MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
@@ -77,7 +79,7 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
     client = whole_client(fleet, number)
     counts, evaluations = row_counts(client, row, budget, sensed, number)
     maker = whole_client(fleet, (number + 1) % fleet.clients) if column == OTHERS_TEXT else client
-    model = maker.cut_on_more(counts) if column == MORE_TEXT else maker.cut(counts, fold=column == FOLDED)
+    model = maker.cut_on_more(counts, MORE_WINDOWS) if column == MORE_TEXT else maker.cut(counts, fold=column == FOLDED)
     if column == DISTILLED:
         model = client.trained(model, "distill", steps=DISTILLING_STEPS)
     found = {"client": number, "row": row, "budget": budget, "column": column, "evaluations": evaluations}

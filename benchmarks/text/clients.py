@@ -12,14 +12,14 @@ from torch import nn
 from client.data import InputFacts
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
-from personalization.blockwise import BlockwiseCut, cut_in_blocks
+from personalization.blockwise import CARRIED, BlockwiseCut, cut_in_blocks
 from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
 from personalization.own_vocabulary import own_vocabulary
-from personalization.pipeline import compensation, device_trace, fit_split, trained
+from personalization.pipeline import compensation, device_trace, fit_split, trained, tuned_first
 from personalization.scoring import score_spelled, score_tokens
 from personalization.settings import PersonalizationSettings, Recovery
 from personalization.spelling import Spelling, spelling
@@ -31,8 +31,6 @@ from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 
 Counts = NDArray[np.int64]
-# As `--refit-samples`.
-MORE_WINDOWS = 64
 
 
 @dataclass(frozen=True)
@@ -81,19 +79,27 @@ class Client:
         """Return the model with `counts` [layers] units, chosen and compensated on this client's text."""
         return self._made(self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts)))))
 
-    def cut_on_more(self, counts: Counts) -> nn.Module:
-        """Return the same, chosen and compensated on `MORE_WINDOWS` of this client's private windows."""
+    def cut_on_more(self, counts: Counts, windows: int) -> nn.Module:
+        """Return the same, chosen and compensated on so many of this client's private windows."""
         training = self.samples.training
         assert training is not None
-        inputs, fitted = spread(training, MORE_WINDOWS), compensation(self.settings, self.fit)
+        inputs, fitted = spread(training, windows), compensation(self.settings, self.fit)
         per_layer = dict(enumerate(map(int, counts)))
-        cut = cut_in_blocks(self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={})
+        cut = cut_in_blocks(
+            self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={}, carried=CARRIED
+        )
         return self._made(cut)
 
     def _made(self, cut: MaskedPass | BlockwiseCut) -> nn.Module:
         writers = {index: (w.weight.clone(), w.bias.clone()) for index, w in cut.writers.items()}
         kept = [cut.kept[layer.index] for layer in self.world.layers]
         return cut_model(self.trace.model, self.world.layers, kept, writers)
+
+    def tuned_first(self, steps: int) -> "Client":
+        """Return the client with its whole model tuned on so many batches of its private text."""
+        settings = replace(self.settings, tune_first=steps, training_precision="bfloat16")
+        tuned = tuned_first(self.trace, settings, labels=None, training=self.samples.training)
+        return replace(self, trace=tuned)
 
     def trained(self, model: nn.Module, recovery: Recovery, *, steps: int) -> nn.Module:
         """Return `model` after so many batches of training on all private text."""

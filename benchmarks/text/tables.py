@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 from benchmarks.intervals import mean_interval
 from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT
 from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
-from benchmarks.text.whole import ARMS, CUT_TUNED, DENSE, DENSE_TUNED, SHARE, STEPS, VOCABULARY
+from benchmarks.text.whole import (
+    ALL_THREE,
+    ARMS,
+    DENSE,
+    DENSE_TUNED,
+    DISTILLING_STEPS,
+    SHARE,
+    TUNED_CUT,
+    TUNING_STEPS,
+    VOCABULARY,
+    WINDOWS,
+)
 from personalization.allocation_profiles import PROFILES
 
 Record = dict[str, Any]
@@ -82,36 +93,36 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
 
 def whole_table(records: Sequence[Record]) -> str:
     """Return the table of `benchmarks.text.whole`, and whether the cut models, tuned, are good enough; empty without
-    records.
+    records of a dense model.
     """
-    by_client: dict[int, dict[str, Record]] = {}
-    for record in records:
-        by_client.setdefault(record["client"], {})[record["arm"]] = record
-    whole = [arms for _, arms in sorted(by_client.items()) if arms.keys() == set(ARMS)]
-    if not whole:
+    nats: dict[str, Rises] = {arm: {r["client"]: r["nats"] for r in records if r["arm"] == arm} for arm in ARMS}
+    speakers = len(nats[DENSE])
+    if not speakers:
         return ""
     lines = [
-        f"{len(whole)} speakers. Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, "
-        f"{STEPS} batches of training.",
+        f"{speakers} speakers. Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, on "
+        f"{WINDOWS} windows; {TUNING_STEPS} batches of tuning, {DISTILLING_STEPS} of distillation.",
         "Perplexity for each token of the dense model, relative to the dense model's, 95 % interval.",
         "",
         "| model | weights | perplexity |",
         "|---|---|---|",
     ]
     for arm in ARMS:
-        rise = {number: arms[arm]["nats"] - arms[DENSE]["nats"] for number, arms in enumerate(whole)}
-        share = np.mean([arms[arm]["share"] for arms in whole])
-        lines.append(f"| {arm} | {share:.3f} | {_ratio(rise, len(whole))} |")
+        share = np.mean([r["share"] for r in records if r["arm"] == arm] or [np.nan])
+        lines.append(f"| {arm} | {share:.3f} | {_ratio(_differences(nats[arm], nats[DENSE]), speakers)} |")
     lines.append("")
-    for rival, most in ((DENSE, 0.0), (DENSE_TUNED, np.log(1.05))):
-        mean, half = mean_interval([arms[CUT_TUNED]["nats"] - arms[rival]["nats"] for arms in whole])
-        verdict = "reached" if mean <= most else "NOT reached"
-        aim = f"at most {np.exp(most):.2f}"
-        lines.append(
-            f"- {CUT_TUNED} against {rival}: {np.exp(mean):.3f} ({np.exp(mean - half):.3f} to "
-            f"{np.exp(mean + half):.3f}), {aim}: {verdict}"
-        )
+    for arm in (TUNED_CUT, ALL_THREE):
+        for rival, most in ((DENSE, 0.0), (DENSE_TUNED, np.log(1.05))):
+            rise = _differences(nats[arm], nats[rival])
+            if rise:
+                reached = np.mean(list(rise.values())) <= most
+                verdict = f"at most {np.exp(most):.2f}: {'reached' if reached else 'NOT reached'}"
+                lines.append(f"- {arm} against {rival}: {_ratio(rise, speakers)}, {verdict}")
     return "\n".join(lines) + "\n"
+
+
+def _differences(one: Rises, other: Rises) -> Rises:
+    return {client: one[client] - other[client] for client in sorted(one.keys() & other.keys())}
 
 
 def _ratio(rise: Rises, speakers: int) -> str:

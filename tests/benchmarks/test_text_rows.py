@@ -28,7 +28,7 @@ from benchmarks.text.rows import (
     without_blocks,
 )
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import ARMS, PAIRS, SHARE, evaluate_pair
+from benchmarks.text.whole import ARMS, CHAINS, DENSE, SHARE, evaluate_chain
 from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind
 
@@ -36,8 +36,10 @@ from personalization.layers import Layer, LayerKind
 @pytest.fixture
 def fleet(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.text.cells.DISTILLING_STEPS", 3)
-    monkeypatch.setattr("benchmarks.text.whole.STEPS", 3)
-    monkeypatch.setattr("benchmarks.text.clients.MORE_WINDOWS", 20)
+    monkeypatch.setattr("benchmarks.text.whole.TUNING_STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.whole.DISTILLING_STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.whole.WINDOWS", 20)
+    monkeypatch.setattr("benchmarks.text.cells.MORE_WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.whole.VOCABULARY", 300)
     threads = torch.get_num_threads()
     model = write_language_model(tmp_path / "model")
@@ -133,13 +135,15 @@ def test_fewer_speakers_than_clients_are_refused(fleet):
 
 def test_whole_models_keep_their_share_of_all_weights_and_the_table_judges_them(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
-    tasks = [(number, arm) for number in sensed for arm, _ in PAIRS]
-    records = [record for task in tasks for record in evaluate_pair(fleet, sensed, task)]
-    assert [record["arm"] for record in records] == list(ARMS) * fleet.clients
-    shares = {record["share"] for record in records if record["arm"].startswith("cut")}
-    assert all(SHARE - 0.05 < share <= SHARE + 0.01 for share in shares)
-    dense = {record["client"]: record["nats"] for record in records if record["arm"] == "dense"}
+    tasks = [(number, chain[0]) for number in sensed for chain in CHAINS]
+    records = [record for task in tasks for record in evaluate_chain(fleet, sensed, task)]
+    assert sorted(record["arm"] for record in records) == sorted(list(ARMS) * fleet.clients)
+    shares = {record["share"] for record in records if "cut" in record["arm"]}
+    assert all(SHARE - 0.05 < share <= SHARE for share in shares)
+    dense = {record["client"]: record["nats"] for record in records if record["arm"] == DENSE}
     assert all(dense[number] == pytest.approx(sensed[number]["dense"]) for number in sensed)
     text = whole_table(records)
     assert all(f"| {arm} |" in text for arm in ARMS)
-    assert text.count("reached") == 2
+    assert text.count("reached") == 4
+    part = whole_table([record for record in records if record["client"] or record["arm"] == DENSE])
+    assert part.count(f"[{fleet.clients - 1}]") == len(ARMS) - 1 + 4
