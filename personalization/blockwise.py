@@ -4,7 +4,8 @@ Two streams go through the blocks: what the dense model hands on, and what the c
 between two blocks is kept, and what the dense layers of one block put out; moments are added up over a few samples at a
 time. So memory grows little with their number. Layer by layer the units are chosen and the writer is refitted, as in a
 masked pass: towards what the dense layer puts out, for the inputs that the writer gets in the model cut so far (the
-order of SparseGPT, 2301.00774). What the layers before have left the residual stream lacking can be added to that.
+order of SparseGPT, 2301.00774). A share of what the layers before have left the residual stream lacking can be added to
+that, as quantization error is propagated by Arai and Ichikawa (2504.09629).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -20,7 +20,7 @@ from benchmarks.kept_results import kept, map_and_keep
 from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import CHAINS, evaluate_chain
+from benchmarks.text.whole import CHAINS, evaluate_chain, told_last
 from personalization.errors import UserError
 from personalization.texts import WINDOW_TOKENS
 
@@ -54,7 +54,7 @@ def run(
         chains = complete(
             "whole.jsonl",
             partial(evaluate_chain, fleet, known),
-            [(number, chain[0]) for chain in CHAINS for number in numbers if WHOLE in parts],
+            sorted(((number, chain[0]) for number in numbers for chain in CHAINS if WHOLE in parts), key=told_last),
             lambda chain: (chain[0]["client"], chain[0]["arm"]),
         )
     return sensed, cells, [record for chain in chains for record in chain]

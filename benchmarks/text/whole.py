@@ -21,7 +21,7 @@ WINDOWS = 256
 DENSE, DENSE_TUNED = "dense", "dense, tuned"
 CUT, TUNED_CUT, ALL_THREE = "cut", "tuned, cut", "tuned, cut, distilled"
 ARMS = (DENSE, DENSE_TUNED, CUT, TUNED_CUT, ALL_THREE)
-# What is made one after the other, and of that what says most first.
+# What is made one after the other.
 CHAINS = ((DENSE, DENSE_TUNED), (TUNED_CUT, ALL_THREE), (CUT,))
 
 
@@ -41,6 +41,11 @@ def evaluate_chain(fleet: Fleet, sensed: dict[int, Record], task: tuple[int, str
         {"client": number, "arm": arm, "share": _weights(model) / whole, "nats": client.nats_per_token(model)}
         for arm, model in zip(arms, models, strict=True)
     ]
+
+
+def told_last(task: tuple[int, str]) -> bool:
+    """Say whether a task can wait: what is not tuned is not what a table is for."""
+    return task[1] == CUT
 
 
 def counts_of_share(client: Client, sensed: dict[int, Record], number: int) -> Counts:
