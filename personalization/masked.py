@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from personalization.forward_replacement import forward_replaced
 from personalization.layers import Layer, linear_bias, linear_weight
 from personalization.readout import outputs_of
-from personalization.refit import Moments, RefitWriter, fold, moments, refit, select_units
+from personalization.refit import Moments, RefitWriter, fold, moments, refit, ridge_for, select_units
 from personalization.settings import Score
 from personalization.trace import DenseTrace, Inputs, ending_after, replayed, rows_of
 
@@ -34,8 +34,8 @@ STACKED_POSITIONS = 4096
 class Compensation:
     """How a lowered layer is cut.
 
-    ridge: strength of the refit; None folds means only. score: how units are ranked. selection_ridge: strength of the
-    refits that the `residual` score imagines. fit: [samples] of bool, the samples that moments are taken from.
+    ridge: least strength of the refit; None folds means only. score: how units are ranked. selection_ridge: strength of
+    the refits that the `residual` score imagines. fit: [samples] of bool, the samples that moments are taken from.
     """
 
     ridge: float | None
@@ -211,7 +211,7 @@ def lowered_writer(
     columns = torch.from_numpy(layer.columns(kept))
     if compensation.ridge is None:
         return kept, fold(weight, moment, columns)
-    return kept, refit(weight, moment, columns, compensation.ridge)
+    return kept, refit(weight, moment, columns, ridge_for(len(columns), moment.rows, compensation.ridge))
 
 
 def _repeated(inputs: Inputs, copies: int) -> Inputs:

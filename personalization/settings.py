@@ -29,7 +29,8 @@ class PersonalizationSettings:
     solver: how sensitivities are recovered from probes; `deviation` needs a prior and is lasso without one.
     recovery: what follows a cut: `fold` means only, `ridge` closed form, `distill` closed form and then training to
         predict what the dense model does, `tune` the same to predict labels (of text, the next tokens).
-    ridge: strength of the closed-form refit, relative to the mean diagonal of the activations' second moments.
+    ridge: least strength of the closed-form refit, relative to the mean diagonal of the activations' second moments;
+        where a device has few samples for a layer's units it is stronger.
     score: how the units of a layer are ranked.
     steps: in how many steps the budget is reached.
     step_probes: fresh probes of the survivors in each step; -1 takes 6 where there is no fleet prior or one

@@ -12,7 +12,7 @@ from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import find_layers, linear_weight
 from personalization.masked import Compensation, MaskedModel
-from personalization.refit import moments, refit
+from personalization.refit import moments, refit, ridge_for
 from personalization.trace import trace_dense
 
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -183,7 +183,7 @@ def test_the_first_lowered_writer_is_the_refit_of_the_dense_activations(name):
         result = masked.run({layer.index: 1})
         columns = torch.from_numpy(layer.columns(result.kept[layer.index]))
         with torch.no_grad():
-            expected = refit(linear_weight(writer), moment, columns, 0.1)
+            expected = refit(linear_weight(writer), moment, columns, ridge_for(len(columns), moment.rows, 0.1))
         torch.testing.assert_close(result.writers[layer.index].weight, expected.weight, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(result.writers[layer.index].bias, expected.bias, atol=1e-5, rtol=1e-4)
 
