@@ -4,8 +4,7 @@ Two streams go through the blocks: what the dense model hands on, and what the c
 between two blocks is kept, and what the dense layers of one block put out; moments are added up over a few samples at a
 time. So memory grows little with their number. Layer by layer the units are chosen and the writer is refitted, as in a
 masked pass: towards what the dense layer puts out, for the inputs that the writer gets in the model cut so far (the
-order of SparseGPT, 2301.00774). A share of what the layers before have left the residual stream lacking can be added to
-that, as quantization error is propagated by Arai and Ichikawa (2504.09629).
+order of SparseGPT, 2301.00774).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +21,10 @@ from personalization.layers import Layer
 from personalization.masked import Compensation, Counts, Units, lowered_writer
 from personalization.readout import outputs_of
 from personalization.refit import MomentSum, RefitWriter
-from personalization.trace import Inputs, ending_after, entering
+from personalization.trace import Inputs, ending_after, entering, hidden_of
 
 # Positions that go through a block at a time.
 _POSITIONS = 2048
-# Share of what the residual stream lacks that the next writer is to make up for. It can't foresee all of it: half is
-# better than nothing and than everything.
-CARRIED = 0.5
 
 
 @dataclass
@@ -47,7 +43,7 @@ class _Chunk:
     def enter(self) -> None:
         """Note what the stream lacks where the next block begins."""
         if self.dense is not None:
-            self.lacking = _hidden(self.dense) - _hidden(self.cut)
+            self.lacking = hidden_of(self.dense) - hidden_of(self.cut)
 
 
 @dataclass(frozen=True)
@@ -67,20 +63,17 @@ def cut_in_blocks(
     *,
     compensation: Compensation,
     allowed: Mapping[int, Units],
-    carried: float = 0.0,
 ) -> BlockwiseCut:
     """Choose `counts[layer.index]` units of every layer and refit its writer, on all samples of `inputs`.
 
     inputs: the model's arguments, each [samples, positions], without padding. allowed: units to choose from in
-    layers where not all may be kept. carried: the share of what the residual stream lacks that a writer is refitted to
-    make up for, beside what its own layer loses; the stream has to be a sum of what layers write. Every block is
-    passed four times at most, once as the dense model has it. `compensation.fit` is not used: moments are of all
-    samples. Raises UserError for moments that are not finite.
+    layers where not all may be kept. Every block is passed four times at most, once as the dense model has it.
+    `compensation.fit` is not used: moments are of all samples. Raises UserError for moments that are not finite.
     """
     samples, positions = next(iter(inputs.values())).shape[:2]
     size = max(1, _POSITIONS // positions)
     chunks = [_Chunk({n: v[i : i + size] for n, v in inputs.items()}) for i in range(0, samples, size)]
-    result = BlockwiseCut()
+    result, carried = BlockwiseCut(), compensation.carried
     last = max(layer.block for layer in layers)
     for block in range(last + 1):
         run = _BlockRun(model, tuple(layers), block)
@@ -164,11 +157,6 @@ class _BlockRun:
         with entered, ending_after(self.model, self.layers, self.block) as returned:
             outputs_of(self.model, inputs)
         return returned[0]
-
-
-def _hidden(handed_on: Any) -> Tensor:
-    hidden: Tensor = handed_on[0] if isinstance(handed_on, tuple) else handed_on
-    return hidden
 
 
 def _cut_forward(layer: Layer, cut: BlockwiseCut) -> Callable[[Tensor], Tensor]:

@@ -21,7 +21,7 @@ from personalization.layers import Layer, linear_bias, linear_weight
 from personalization.readout import outputs_of
 from personalization.refit import Moments, RefitWriter, fold, moments, refit, ridge_for, select_units
 from personalization.settings import Score
-from personalization.trace import DenseTrace, Inputs, ending_after, replayed, rows_of
+from personalization.trace import DenseTrace, Inputs, ending_after, hidden_of, replayed, rows_of
 
 Units = NDArray[np.int64]
 Counts = Mapping[int, int]
@@ -36,12 +36,16 @@ class Compensation:
 
     ridge: least strength of the refit; None folds means only. score: how units are ranked. selection_ridge: strength of
     the refits that the `residual` score imagines. fit: [samples] of bool, the samples that moments are taken from.
+    carried: share of what the layers before have left the residual stream lacking that a refit is to make up for beside
+    what its own layer loses, where the stream is a sum of what layers put out. It can't be foreseen whole: half of it
+    is better than nothing and than everything (for quantization: Arai and Ichikawa, 2504.09629, there alpha).
     """
 
     ridge: float | None
     score: Score
     fit: Tensor
     selection_ridge: float = 0.1
+    carried: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,28 @@ class MaskedPass:
     block_outputs: tuple[Any, ...] = ()
 
 
+class _Lack:
+    """What the residual stream of each of a few probes lacks, against the dense model's, where they have got to."""
+
+    def __init__(self, trace: DenseTrace, dense_blocks: tuple[Any, ...], probes: int) -> None:
+        """Begin in front of any block. dense_blocks: what the blocks of the dense model returned."""
+        self._trace, self._dense_blocks = trace, dense_blocks
+        self.parts: list[Tensor | float] = [0.0] * probes
+
+    def enter(self, block: int, hidden: Tensor) -> None:
+        """Take what a block is given, [probes * samples, positions, width].
+
+        What comes with fewer samples is behind the last layer that is lowered, where only some are measured.
+        """
+        if block and len(hidden) == len(self.parts) * self._trace.samples:
+            dense = hidden_of(self._dense_blocks[block - 1])
+            self.parts = [dense - part for part in hidden.chunk(len(self.parts))]
+
+    def wrote(self, probe: int, layer: Layer, output: Tensor) -> None:
+        """Take what a layer of the block puts out in one probe."""
+        self.parts[probe] = self.parts[probe] + self._trace.layer_outputs[layer.index] - output
+
+
 @dataclass(frozen=True)
 class MaskedModel:
     """The dense model on the private samples, ready to be run with layers lowered.
@@ -65,7 +91,8 @@ class MaskedModel:
     allowed: units to choose from in layers where not all may be kept (what an earlier step or the fleet has dropped).
     measured: [samples] of bool, the samples whose outputs are wanted, None for all: behind the last block that a probe
     lowers no others are computed. cut_prefix: whether the blocks that probes skip are those of a cut model (see
-    `branch`) instead of the dense one.
+    `branch`) instead of the dense one. dense_blocks: what blocks of the dense model returned, where the trace has
+    something else.
     """
 
     trace: DenseTrace
@@ -73,6 +100,7 @@ class MaskedModel:
     allowed: Mapping[int, Units] = field(default_factory=dict)
     measured: Tensor | None = None
     cut_prefix: bool = False
+    dense_blocks: tuple[Any, ...] = ()
     _first_moments: dict[int, Moments] = field(default_factory=dict, compare=False)
 
     def run(self, counts: Counts) -> MaskedPass:
@@ -95,7 +123,13 @@ class MaskedModel:
         A probe must name all layers from its first block on, for nothing behind that block is remembered.
         """
         trace = replace(self.trace, block_outputs=base.block_outputs)
-        return MaskedModel(trace, self.compensation, self.allowed, self.measured, cut_prefix=True)
+        dense = self.dense_blocks or self.trace.block_outputs
+        return MaskedModel(trace, self.compensation, self.allowed, self.measured, cut_prefix=True, dense_blocks=dense)
+
+    @property
+    def carried(self) -> float:
+        """The share of what the stream lacks that refits make up for, 0 where they can't."""
+        return self.compensation.carried if self.trace.sums and self.compensation.ridge is not None else 0.0
 
     @torch.inference_mode()
     def run_all(self, probes: Sequence[Counts]) -> list[MaskedPass]:
@@ -121,12 +155,27 @@ class MaskedModel:
         if first_block == self.trace.blocks:
             return results
         lowered = [layer for layer in self.trace.layers if any(layer.index in counts for counts in probes)]
+        last_block = max(layer.block for layer in lowered)
+        lack = _Lack(self.trace, self.dense_blocks or self.trace.block_outputs, len(probes)) if self.carried else None
         with ExitStack() as stack:
+            if lack is not None:
+                lowered = [layer for layer in self.trace.layers if first_block <= layer.block <= last_block]
+                self._watch(lack, lowered, stack)
             for layer in lowered:
                 writer = self.trace.model.get_submodule(layer.writer)
-                stack.enter_context(forward_replaced(writer, self._forward(layer, writer, probes, results)))
-            outputs = self._outputs(first_block, max(layer.block for layer in lowered), len(probes))
+                stack.enter_context(forward_replaced(writer, self._forward(layer, writer, probes, results, lack)))
+            outputs = self._outputs(first_block, last_block, len(probes))
         return [MaskedPass(part, r.kept, r.writers) for part, r in zip(outputs, results, strict=True)]
+
+    def _watch(self, lack: _Lack, layers: Sequence[Layer], stack: ExitStack) -> None:
+        """Let `lack` see what the blocks of `layers` are given, until `stack` is closed."""
+        for path, block in {layer.block_path: layer.block for layer in layers}.items():
+
+            def entered(_module: nn.Module, args: Any, kwargs: Any, block: int = block) -> None:
+                lack.enter(block, args[0] if args else kwargs["hidden_states"])
+
+            hook = self.trace.model.get_submodule(path).register_forward_pre_hook(entered, with_kwargs=True)
+            stack.callback(hook.remove)
 
     def _outputs(self, first_block: int, last_block: int, copies: int) -> list[Tensor]:
         """Return the outputs of as many probes, which lower layers in blocks from `first_block` to `last_block`."""
@@ -146,19 +195,29 @@ class MaskedModel:
         return [torch.full_like(trace.outputs, torch.nan).index_put((measured,), part) for part in parts]
 
     def _forward(
-        self, layer: Layer, module: nn.Module, probes: Sequence[Counts], results: Sequence[MaskedPass]
+        self,
+        layer: Layer,
+        module: nn.Module,
+        probes: Sequence[Counts],
+        results: Sequence[MaskedPass],
+        lack: _Lack | None,
     ) -> Callable[[Tensor], Tensor]:
         """Return what a writer does instead of its own forward: a hook after it would come when the work is done."""
         dense: Callable[[Tensor], Tensor] = module.forward
 
         def forward(x: Tensor) -> Tensor:
             outputs = []
-            for counts, result, part in zip(probes, results, x.chunk(len(probes)), strict=True):
+            parts = zip(probes, results, x.chunk(len(probes)), strict=True)
+            for number, (counts, result, part) in enumerate(parts):
                 if layer.index in counts:
                     first = min(counts) == layer.index
-                    outputs.append(self._lower(layer, module, counts[layer.index], part, dense, result, first=first))
+                    missing = 0.0 if lack is None else lack.parts[number]
+                    count = counts[layer.index]
+                    outputs.append(self._lower(layer, module, count, part, dense, result, missing, first=first))
                 else:
                     outputs.append(dense(part))
+                if lack is not None:
+                    lack.wrote(number, layer, outputs[-1])
             return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
         return forward
@@ -171,6 +230,7 @@ class MaskedModel:
         x: Tensor,
         dense: Callable[[Tensor], Tensor],
         result: MaskedPass,
+        missing: Tensor | float,
         *,
         first: bool,
     ) -> Tensor:
@@ -181,20 +241,23 @@ class MaskedModel:
             result.kept[layer.index] = allowed
             result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
             return dense(x)
-        moment = self._moments(layer, x, first=first)
+        moment = self._moments(layer, x, missing, first=first)
         kept, writer = lowered_writer(layer, module, moment, allowed, count, self.compensation)
         result.kept[layer.index], result.writers[layer.index] = kept, writer
         columns = torch.from_numpy(layer.columns(kept))
         return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
 
-    def _moments(self, layer: Layer, x: Tensor, *, first: bool) -> Moments:
+    def _moments(self, layer: Layer, x: Tensor, missing: Tensor | float, *, first: bool) -> Moments:
         """Moments of a layer's writer; in the first layer of a probe they are the same for all and computed once."""
         if first and layer.index in self._first_moments:
             return self._first_moments[layer.index]
         used = self.trace.positions & self.compensation.fit[:, None]
         if layer.block == self.trace.blocks - 1:
             used = used & self.trace.read
-        moment = moments(x[used], self.trace.layer_outputs[layer.index][used])
+        wanted = self.trace.layer_outputs[layer.index][used]
+        if isinstance(missing, Tensor):
+            wanted = wanted + self.carried * missing[used]
+        moment = moments(x[used], wanted)
         if first:
             self._first_moments[layer.index] = moment
         return moment

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.allocation import Costs, fit_curves
-from personalization.blockwise import CARRIED, BlockwiseCut, cut_in_blocks
+from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.costs import unit_costs
 from personalization.cutting import cut_model
 from personalization.distillation import distill
@@ -200,9 +200,8 @@ def _final_cut(
         trace.layers,
         spread(training, settings.refit_samples),
         dict(enumerate(map(int, pruned.counts))),
-        compensation=masked.compensation,
+        compensation=replace(masked.compensation, carried=masked.carried),
         allowed=pruned.allowed,
-        carried=CARRIED,
     )
 
 

@@ -17,6 +17,8 @@ from personalization.layers import Layer, linear_weight
 from personalization.readout import check_head, outputs_of, token_head
 
 Inputs = Mapping[str, Tensor]
+# Of a sum in single precision, relative to what is added: streams of language models have a few very large channels.
+_ROUNDING = 1e-2
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class DenseTrace:
     module returned. layer_outputs: per layer, what its writer returned, [samples, positions, width]. positions:
     [samples, positions], true where a position holds data (not padding). read: [samples, positions], true where the
     head reads the last block's output. shift: [classes], what is added to all logits before predictions are compared
-    (see `head`).
+    (see `head`). sums: whether a block hands on what it was given plus what its layers put out, and nothing else.
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class DenseTrace:
     positions: Tensor
     read: Tensor
     shift: Tensor
+    sums: bool = False
 
     @property
     def samples(self) -> int:
@@ -95,17 +98,19 @@ def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> De
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape == positions.shape:
         positions = mask.bool()
+    handed_on = tuple(block_outputs[path] for path in blocks)
     trace = DenseTrace(
         model,
         tuple(layers),
         inputs,
         outputs,
         head,
-        tuple(block_outputs[path] for path in blocks),
+        handed_on,
         written,
         positions,
         torch.ones_like(positions),
         torch.zeros(outputs.shape[-1] if head is None else len(linear_weight(head))),
+        _sums(handed_on, written, layers),
     )
     return _with_read_positions(trace)
 
@@ -155,11 +160,26 @@ def _block_paths(layers: Sequence[Layer]) -> list[str]:
     return list(dict.fromkeys(layer.block_path for layer in layers))
 
 
+def hidden_of(output: Any) -> Tensor:
+    """Return the residual stream [samples, positions, width] in what a block returned."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
 def rows_of(output: Any, rows: Tensor) -> Any:
     """Return what a block returned, for the samples `rows` [samples] of bool alone."""
     if isinstance(output, tuple):
         return tuple(part[rows] if isinstance(part, Tensor) else part for part in output)
     return output[rows]
+
+
+def _sums(block_outputs: Sequence[Any], layer_outputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
+    """Say whether what the second block hands on is what the first did plus what its layers put out."""
+    if len(block_outputs) < 2:
+        return False
+    first, second = hidden_of(block_outputs[0]), hidden_of(block_outputs[1])
+    added = torch.stack([layer_outputs[layer.index] for layer in layers if layer.block == 1]).sum(0)
+    return bool((first + added - second).abs().mean() <= _ROUNDING * added.abs().mean())
 
 
 def _pass_through(hidden: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
@@ -194,7 +214,7 @@ def _with_read_positions(trace: DenseTrace) -> DenseTrace:
 def _read_positions(trace: DenseTrace, sample: int) -> Tensor:
     """Change each position in a copy of `sample` of its own, run the head on all copies; true where logits change."""
     last = trace.block_outputs[-1]
-    hidden = (last[0] if isinstance(last, tuple) else last)[sample]
+    hidden = hidden_of(last)[sample]
     count = len(hidden)
     copies = hidden.repeat(count + 1, 1, 1)
     # Reversed channels, because a shift of all channels alike would vanish in a layer norm.

@@ -12,7 +12,7 @@ from torch import nn
 from client.data import InputFacts
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
-from personalization.blockwise import CARRIED, BlockwiseCut, cut_in_blocks
+from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import Layer, find_layers
@@ -83,11 +83,10 @@ class Client:
         """Return the same, chosen and compensated on so many of this client's private windows."""
         training = self.samples.training
         assert training is not None
-        inputs, fitted = spread(training, windows), compensation(self.settings, self.fit)
+        masked = self.masked(everything=True)
+        inputs, fitted = spread(training, windows), replace(masked.compensation, carried=masked.carried)
         per_layer = dict(enumerate(map(int, counts)))
-        cut = cut_in_blocks(
-            self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={}, carried=CARRIED
-        )
+        cut = cut_in_blocks(self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={})
         return self._made(cut)
 
     def _made(self, cut: MaskedPass | BlockwiseCut) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from pipelines import SAMPLES, chosen, tiny
 
 from personalization import UserError, personalize
-from personalization.blockwise import CARRIED, cut_in_blocks
+from personalization.blockwise import cut_in_blocks
 from personalization.distillation import distill
 from personalization.masked import Compensation
 from personalization.pipeline import device_trace
@@ -47,7 +47,7 @@ def test_what_is_cut_is_the_tuned_model_and_where_is_as_before():
     counts = {layer.index: len(units) for layer, units in zip(found.layers, found.kept, strict=True)}
     used = {"input_ids": more.inputs["input_ids"][torch.linspace(0, 39, 30).round().long()]}
     everything = Compensation(ridge=0.1, score="residual", fit=torch.ones(30, dtype=torch.bool))
-    expected = cut_in_blocks(tuned, found.layers, used, counts, compensation=everything, allowed={}, carried=CARRIED)
+    expected = cut_in_blocks(tuned, found.layers, used, counts, compensation=everything, allowed={})
     for layer in found.layers:
         assert found.kept[layer.index].tolist() == expected.kept[layer.index].tolist()
         writer = found.model.get_submodule(layer.writer)

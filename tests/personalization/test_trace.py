@@ -174,3 +174,11 @@ def test_nothing_changes_the_model(name):
     rerun(trace, 1, copies=2)
     assert all(torch.equal(tensor, before[key]) for key, tensor in case.model.state_dict().items())
     assert torch.equal(logits(case.model, case.inputs), expected)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_trace_knows_whether_the_stream_is_a_sum_of_what_layers_put_out(name):
+    case = build(name, Shape(depth=3))
+    trace = trace_dense(case.model, find_layers(case.model), case.inputs)
+    # A norm behind each sum, or a scale on each layer, makes it something else.
+    assert trace.sums == (name not in ("bert", "dinov2"))
