@@ -31,11 +31,11 @@ BUDGETS = (0.5, 0.3)
 
 @dataclass(frozen=True)
 class Variant:
-    """A change of settings. selection_ridge: of the units' score. probes: none for every atom by itself."""
+    """A change of settings. compensation: of how layers are cut. probes: none for every atom by itself."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-    selection_ridge: float | None = None
+    compensation: dict[str, float] = field(default_factory=dict)
     probes: int | None = None
 
 
@@ -44,8 +44,10 @@ VARIANTS = (
     Variant("ridge 0.01", {"ridge": 0.01}),
     Variant("ridge 1", {"ridge": 1.0}),
     Variant("score variance", {"score": "variance"}),
-    Variant("selection ridge 0.01", selection_ridge=0.01),
-    Variant("selection ridge 1", selection_ridge=1.0),
+    Variant("selection ridge 0.01", compensation={"selection_ridge": 0.01}),
+    Variant("selection ridge 1", compensation={"selection_ridge": 1.0}),
+    Variant("carried 0", compensation={"carried": 0.0}),
+    Variant("carried 1", compensation={"carried": 1.0}),
     Variant("levels 0.6 0.9", {"levels": (0.6, 0.9)}),
     Variant("level 0.75 alone", {"levels": (0.75,)}),
     Variant("limits 1.0", {"personalized_limit": 1.0, "generic_limit": 1.0}),
@@ -57,10 +59,8 @@ VARIANTS = (
 
 def _masked(client: Client, variant: Variant, settings: PersonalizationSettings, *, everything: bool) -> MaskedModel:
     fit = torch.ones_like(client.fit) if everything else client.fit
-    chosen = compensation(settings, fit)
-    if variant.selection_ridge is not None:
-        chosen = replace(chosen, selection_ridge=variant.selection_ridge)
-    return MaskedModel(client.trace, chosen)
+    changes: dict[str, Any] = dict(variant.compensation)
+    return MaskedModel(client.trace, replace(compensation(settings, fit), **changes))
 
 
 def _sense(client: Client, variant: Variant, settings: PersonalizationSettings) -> Sensed:

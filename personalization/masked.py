@@ -21,7 +21,8 @@ from personalization.layers import Layer, linear_bias, linear_weight
 from personalization.readout import outputs_of
 from personalization.refit import Moments, RefitWriter, fold, moments, refit, ridge_for, select_units
 from personalization.settings import Score
-from personalization.trace import DenseTrace, Inputs, ending_after, hidden_of, replayed, rows_of
+from personalization.stream_gap import StreamGap
+from personalization.trace import DenseTrace, Inputs, ending_after, replayed, rows_of
 
 Units = NDArray[np.int64]
 Counts = Mapping[int, int]
@@ -60,28 +61,6 @@ class MaskedPass:
     kept: dict[int, Units] = field(default_factory=dict)
     writers: dict[int, RefitWriter] = field(default_factory=dict)
     block_outputs: tuple[Any, ...] = ()
-
-
-class _Lack:
-    """What the residual stream of each of a few probes lacks, against the dense model's, where they have got to."""
-
-    def __init__(self, trace: DenseTrace, dense_blocks: tuple[Any, ...], probes: int) -> None:
-        """Begin in front of any block. dense_blocks: what the blocks of the dense model returned."""
-        self._trace, self._dense_blocks = trace, dense_blocks
-        self.parts: list[Tensor | float] = [0.0] * probes
-
-    def enter(self, block: int, hidden: Tensor) -> None:
-        """Take what a block is given, [probes * samples, positions, width].
-
-        What comes with fewer samples is behind the last layer that is lowered, where only some are measured.
-        """
-        if block and len(hidden) == len(self.parts) * self._trace.samples:
-            dense = hidden_of(self._dense_blocks[block - 1])
-            self.parts = [dense - part for part in hidden.chunk(len(self.parts))]
-
-    def wrote(self, probe: int, layer: Layer, output: Tensor) -> None:
-        """Take what a layer of the block puts out in one probe."""
-        self.parts[probe] = self.parts[probe] + self._trace.layer_outputs[layer.index] - output
 
 
 @dataclass(frozen=True)
@@ -156,23 +135,24 @@ class MaskedModel:
             return results
         lowered = [layer for layer in self.trace.layers if any(layer.index in counts for counts in probes)]
         last_block = max(layer.block for layer in lowered)
-        lack = _Lack(self.trace, self.dense_blocks or self.trace.block_outputs, len(probes)) if self.carried else None
+        dense_blocks = self.dense_blocks or self.trace.block_outputs
+        gap = StreamGap(self.trace, dense_blocks, len(probes)) if self.carried else None
         with ExitStack() as stack:
-            if lack is not None:
+            if gap is not None:
                 lowered = [layer for layer in self.trace.layers if first_block <= layer.block <= last_block]
-                self._watch(lack, lowered, stack)
+                self._watch(gap, lowered, stack)
             for layer in lowered:
                 writer = self.trace.model.get_submodule(layer.writer)
-                stack.enter_context(forward_replaced(writer, self._forward(layer, writer, probes, results, lack)))
+                stack.enter_context(forward_replaced(writer, self._forward(layer, writer, probes, results, gap)))
             outputs = self._outputs(first_block, last_block, len(probes))
         return [MaskedPass(part, r.kept, r.writers) for part, r in zip(outputs, results, strict=True)]
 
-    def _watch(self, lack: _Lack, layers: Sequence[Layer], stack: ExitStack) -> None:
-        """Let `lack` see what the blocks of `layers` are given, until `stack` is closed."""
+    def _watch(self, gap: StreamGap, layers: Sequence[Layer], stack: ExitStack) -> None:
+        """Let `gap` see what the blocks of `layers` are given, until `stack` is closed."""
         for path, block in {layer.block_path: layer.block for layer in layers}.items():
 
             def entered(_module: nn.Module, args: Any, kwargs: Any, block: int = block) -> None:
-                lack.enter(block, args[0] if args else kwargs["hidden_states"])
+                gap.enter(block, args[0] if args else kwargs["hidden_states"])
 
             hook = self.trace.model.get_submodule(path).register_forward_pre_hook(entered, with_kwargs=True)
             stack.callback(hook.remove)
@@ -200,7 +180,7 @@ class MaskedModel:
         module: nn.Module,
         probes: Sequence[Counts],
         results: Sequence[MaskedPass],
-        lack: _Lack | None,
+        gap: StreamGap | None,
     ) -> Callable[[Tensor], Tensor]:
         """Return what a writer does instead of its own forward: a hook after it would come when the work is done."""
         dense: Callable[[Tensor], Tensor] = module.forward
@@ -211,13 +191,13 @@ class MaskedModel:
             for number, (counts, result, part) in enumerate(parts):
                 if layer.index in counts:
                     first = min(counts) == layer.index
-                    missing = 0.0 if lack is None else lack.parts[number]
+                    lacking = 0.0 if gap is None else gap.parts[number]
                     count = counts[layer.index]
-                    outputs.append(self._lower(layer, module, count, part, dense, result, missing, first=first))
+                    outputs.append(self._lower(layer, module, count, part, dense, result, lacking, first=first))
                 else:
                     outputs.append(dense(part))
-                if lack is not None:
-                    lack.wrote(number, layer, outputs[-1])
+                if gap is not None:
+                    gap.wrote(number, layer, outputs[-1])
             return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
         return forward
@@ -230,7 +210,7 @@ class MaskedModel:
         x: Tensor,
         dense: Callable[[Tensor], Tensor],
         result: MaskedPass,
-        missing: Tensor | float,
+        lacking: Tensor | float,
         *,
         first: bool,
     ) -> Tensor:
@@ -241,13 +221,13 @@ class MaskedModel:
             result.kept[layer.index] = allowed
             result.writers[layer.index] = RefitWriter(weight, weight.new_zeros(len(weight)) if bias is None else bias)
             return dense(x)
-        moment = self._moments(layer, x, missing, first=first)
+        moment = self._moments(layer, x, lacking, first=first)
         kept, writer = lowered_writer(layer, module, moment, allowed, count, self.compensation)
         result.kept[layer.index], result.writers[layer.index] = kept, writer
         columns = torch.from_numpy(layer.columns(kept))
         return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
 
-    def _moments(self, layer: Layer, x: Tensor, missing: Tensor | float, *, first: bool) -> Moments:
+    def _moments(self, layer: Layer, x: Tensor, lacking: Tensor | float, *, first: bool) -> Moments:
         """Moments of a layer's writer; in the first layer of a probe they are the same for all and computed once."""
         if first and layer.index in self._first_moments:
             return self._first_moments[layer.index]
@@ -255,8 +235,8 @@ class MaskedModel:
         if layer.block == self.trace.blocks - 1:
             used = used & self.trace.read
         wanted = self.trace.layer_outputs[layer.index][used]
-        if isinstance(missing, Tensor):
-            wanted = wanted + self.carried * missing[used]
+        if isinstance(lacking, Tensor):
+            wanted = wanted + self.carried * lacking[used]
         moment = moments(x[used], wanted)
         if first:
             self._first_moments[layer.index] = moment
