@@ -33,7 +33,7 @@ MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
 COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
-_FIRST_TRAINED = 0.8
+_FIRST_BUDGET = 0.8
 # The others are made for all rows.
 ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
@@ -87,9 +87,8 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
 
 
 def all_tasks(fleet: Fleet) -> list[Task]:
-    """Return what `evaluate` has to do for the whole table: client after client, but what trains at the end.
-
-    Training takes most of the time; what is asked for most is trained first.
+    """Return what `evaluate` has to do for the whole table: what is asked for most first, and what trains, which takes
+    most of the time, at the end.
     """
     tasks = [
         (number, row, budget, column)
@@ -104,7 +103,7 @@ def all_tasks(fleet: Fleet) -> list[Task]:
 def _urgency(task: Task) -> tuple[bool, ...]:
     _, row, budget, column = task
     trains = column == DISTILLED
-    return trains, trains and budget != _FIRST_TRAINED, trains and row != FLEET_AND_OWN
+    return trains, column != COMPENSATED, budget != _FIRST_BUDGET, trains and row != FLEET_AND_OWN
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:
