@@ -110,7 +110,7 @@ def personalize(
         samples.design,
         samples.measurements,
         solver=settings.solver,
-        prior=completed_prior(prior, layers, len(settings.levels)),
+        prior=completed_prior(prior, layers, probe_levels(layers, settings.levels)),
         levels=len(settings.levels),
         seed=settings.seed,
     )

@@ -99,10 +99,14 @@ def one_at_a_time(layers: int, levels: int) -> NDArray[np.float64]:
 def probe_levels(layers: Sequence[Layer], levels: Sequence[float]) -> NDArray[np.float64]:
     """Return the share of its units that each layer really loses at each of the probe levels, [layers, levels].
 
-    Of three heads half is one: a layer of few units can't be lowered by just any share.
+    Of three heads half is one, and so is a tenth: a layer of few units can't be lowered by just any share.
     """
-    units = np.array([layer.units for layer in layers], dtype=np.float64)
-    return 1.0 - np.round(units[:, None] * (1.0 - np.asarray(levels))) / units[:, None]
+    return np.array([[1.0 - _left(layer, level) / layer.units for level in levels] for layer in layers])
+
+
+def _left(layer: Layer, level: float) -> int:
+    """Return how many units a probe leaves: one less at least, for a probe that takes nothing out tells nothing."""
+    return min(round(layer.units * (1.0 - level)), layer.units - 1)
 
 
 def probe_counts(
@@ -115,7 +119,7 @@ def probe_counts(
     counts = {}
     for atom in np.flatnonzero(probe):
         layer = layers[int(atom) // len(levels)]
-        count = round(layer.units * (1.0 - levels[int(atom) % len(levels)]))
+        count = _left(layer, levels[int(atom) % len(levels)])
         counts[layer.index] = count if available is None else min(count, int(available[layer.index]))
     return counts
 

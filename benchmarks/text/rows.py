@@ -94,6 +94,7 @@ def row_curves(
     if row == FLEET_AND_OWN:
         rng, seen = np.random.default_rng(settings.seed), np.zeros(atoms)
         design = draw_probes(len(layers), levels, PROBES, layers_per_probe=1, prior=prior, seen=seen, rng=rng)
-    expected = completed_prior(prior, layers, levels)
+    shares = probe_levels(layers, settings.levels)
+    expected = completed_prior(prior, layers, shares)
     found = recover(design, design @ single, prior=expected, levels=levels, seed=settings.seed)
-    return fit_curves(found.sensitivity, probe_levels(layers, settings.levels)), len(design)
+    return fit_curves(found.sensitivity, shares), len(design)

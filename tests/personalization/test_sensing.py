@@ -39,11 +39,12 @@ def draw(layers, levels, probes, *, layers_per_probe=1, prior=None, seen=None, s
     )
 
 
-def test_a_layer_of_few_units_is_lowered_by_what_it_can_be_lowered_by():
+@pytest.mark.parametrize("levels", [(0.5, 0.8), (0.1, 0.2, 1.0)])
+def test_a_layer_of_few_units_is_lowered_by_what_it_can_be_lowered_by(levels):
     layers = find_layers(build("llama", Shape(groups=3)).model)
-    levels = (0.5, 0.8)
     shares = probe_levels(layers, levels)
     assert shares.shape == (len(layers), len(levels))
+    assert (shares > 0.0).all()
     for layer in layers:
         for number, share in enumerate(shares[layer.index]):
             probe = np.zeros(len(layers) * len(levels))
@@ -165,7 +166,8 @@ def test_counts_are_what_the_levels_leave(name):
         for number, level in enumerate(levels):
             probe = np.zeros(len(layers) * 3)
             probe[layer.index * 3 + number] = 1.0
-            assert probe_counts(probe, layers, levels) == {layer.index: round(layer.units * (1 - level))}
+            left = min(round(layer.units * (1 - level)), layer.units - 1)
+            assert probe_counts(probe, layers, levels) == {layer.index: left}
             available = np.ones(len(layers), dtype=np.int64)
             (count,) = probe_counts(probe, layers, levels, available).values()
             assert count <= 1
