@@ -20,7 +20,7 @@ from benchmarks.personalization.rows import Sensed, fleet_prior
 from personalization.allocation import allocate, fit_curves, weight_costs
 from personalization.masked import MaskedModel
 from personalization.measurement import entropy_increase
-from personalization.pipeline import compensation
+from personalization.private_trace import compensation
 from personalization.readout import outputs_of
 from personalization.recovery import recover
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, probe_levels, take_samples

@@ -36,7 +36,7 @@ from personalization.known_models import smollm2_folder
 from personalization.layers import find_layers
 from personalization.masked import MaskedModel
 from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
-from personalization.pipeline import compensation, device_trace
+from personalization.private_trace import compensation, device_trace
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph

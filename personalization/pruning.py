@@ -24,6 +24,11 @@ _PROBE_SHARE = 0.25
 _LARGEST_RATIO = 4.0
 _DAMPING = 0.5
 _RESTORE_ATTEMPTS = 3
+# Where to look again when a step has gone too far: at this share of the tolerance, by what the curves say, and neither
+# nearer to the step than the larger nor nearer to where it began than the smaller of these shares of the way.
+_AIM = 0.9
+_NEAREST, _FARTHEST = 0.1, 0.9
+_SEARCH_STEPS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class StepBuffer:
             fits = measured <= self.schedule.tolerance
             attempts = 0
             while not fits and attempts < _RESTORE_ATTEMPTS and share > target:
-                target, attempts = (share + target) / 2.0, attempts + 1
+                target, attempts = self._nearer(share, target, committed, increase, measured), attempts + 1
                 counts = self._allocate(target, committed)
                 del result  # two sets of a whole model's writers are too many
                 result, measured = self._run(counts)
@@ -118,6 +123,27 @@ class StepBuffer:
             return counts, result, measured
         other, other_measured = self._run(corrected)
         return (corrected, other, other_measured) if other_measured < measured else (counts, result, measured)
+
+    def _nearer(self, share: float, target: float, committed: Counts, increase: float, measured: float) -> float:
+        """Return a target between `share`, where the increase was `increase`, and `target`, where it was `measured`.
+
+        It is the lowest one that the tolerance allows, if the curves rise as they say on a scale that fits what was
+        measured. Halving the way instead takes out far too little where a step has gone only a little too far, and
+        measures too often where it has gone very far.
+        """
+        before, after = (
+            float(self._expected(counts).sum()) for counts in (committed, self._allocate(target, committed))
+        )
+        allowed = max(_AIM * self.schedule.tolerance - increase, 0.0) / (measured - increase)
+        nearest, farthest = _NEAREST, _FARTHEST
+        for _ in range(_SEARCH_STEPS):
+            way = (nearest + farthest) / 2.0
+            counts = self._allocate(share + way * (target - share), committed)
+            if float(self._expected(counts).sum()) <= before + allowed * (after - before):
+                nearest = way
+            else:
+                farthest = way
+        return share + nearest * (target - share)
 
     def _bend(self, counts: Counts, base: MaskedPass, measured: float) -> None:
         """Probe the layers that are expected to cost most, each a little lower, and scale their curves to the rise."""

@@ -35,8 +35,9 @@ from benchmarks.personalization.rows import (
 )
 from benchmarks.personalization.tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
+from personalization.final_model import final_pass, trained
 from personalization.masked import MaskedPass
-from personalization.pipeline import STEP_PROBES, final_pass, trained
+from personalization.pipeline import STEP_PROBES
 from personalization.pruning import Schedule, StepBuffer
 from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
 

@@ -15,7 +15,7 @@ from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
-from personalization.pipeline import compensation, device_trace, fit_split
+from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.settings import PersonalizationSettings
 from personalization.trace import DenseTrace
 from simulations.data import ImageDataset, load_dataset

@@ -12,8 +12,9 @@ from personalization.backbone import Backbone, load_backbone
 from personalization.layers import find_layers
 from personalization.masked import MaskedModel
 from personalization.measurement import measure
-from personalization.pipeline import compensation, device_trace, fit_split, personalize
+from personalization.pipeline import personalize
 from personalization.prior import Prior
+from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.sensing import one_at_a_time, take_samples
 from personalization.settings import PersonalizationSettings
 from personalization.statistics import StatisticsLayout, to_wire

@@ -15,11 +15,12 @@ from personalization.backbone import load_backbone
 from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.cutting import cut_model
 from personalization.errors import UserError
+from personalization.final_model import trained, tuned_first
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
 from personalization.own_vocabulary import own_vocabulary
-from personalization.pipeline import compensation, device_trace, fit_split, trained, tuned_first
+from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.scoring import score_spelled, score_tokens
 from personalization.settings import PersonalizationSettings, Recovery
 from personalization.spelling import Spelling, spelling

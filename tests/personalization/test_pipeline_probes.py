@@ -7,8 +7,8 @@ from pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
 from personalization import personalize
 from personalization.measurement import loss_increase
-from personalization.pipeline import fit_split
 from personalization.prior import Prior
+from personalization.private_trace import fit_split
 from personalization.settings import AUTOMATIC
 
 

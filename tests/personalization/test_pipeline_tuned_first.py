@@ -10,7 +10,7 @@ from personalization import UserError, personalize
 from personalization.blockwise import cut_in_blocks
 from personalization.distillation import distill
 from personalization.masked import Compensation
-from personalization.pipeline import device_trace
+from personalization.private_trace import device_trace
 from personalization.scoring import score_tokens
 from personalization.settings import PersonalizationSettings
 from personalization.training import TrainingData, TrainingSettings

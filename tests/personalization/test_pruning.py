@@ -143,6 +143,47 @@ def test_pruning_ends_where_a_step_goes_beyond_the_tolerance_and_restores_what_i
             np.testing.assert_array_equal(pruned.counts, pruning.dense)
 
 
+class Follows:
+    """What a pass costs where the curves are right but for their scale and what a power of it adds: a known truth."""
+
+    def __init__(self, pruning, scale, power):
+        self.pruning, self.scale, self.power = pruning, scale, power
+        self.found = []
+
+    def __call__(self, result):
+        levels = 1.0 - np.array([len(result.kept[i]) for i in range(len(self.pruning.dense))]) / self.pruning.dense
+        curves = self.pruning.buffer.curves
+        total = sum(float(curves.at(i, level)) for i, level in enumerate(levels))
+        self.found.append(self.scale * total**self.power)
+        return self.found[-1]
+
+
+def followed(pruning, scale, power=1.0):
+    pruning.buffer.measure = Follows(pruning, scale, power)
+    return pruning
+
+
+@either
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("scale", [2.0, 40.0])
+def test_what_is_restored_is_what_the_curves_say_at_once_where_only_their_scale_is_wrong(name, steps, scale):
+    whole = followed(Pruning(name, budget=0.4, steps=steps), scale).buffer.prune().increase
+    pruning = followed(Pruning(name, budget=0.4, steps=steps, tolerance=0.4 * whole), scale)
+    pruned = pruning.buffer.prune()
+    assert len([increase for increase in pruning.buffer.measure.found if increase > 0.4 * whole]) == 1
+    assert 0.15 * whole < pruned.increase <= 0.4 * whole  # units are few here: one of them is a large step
+
+
+@either
+@pytest.mark.parametrize("power", [0.7, 1.5, 2.5])
+@pytest.mark.parametrize("tolerance", [0.05, 0.3, 0.9])
+def test_where_the_curves_are_of_the_wrong_shape_something_is_committed_too(name, power, tolerance):
+    whole = followed(Pruning(name, budget=0.4, steps=1), 1.0, power).buffer.prune().increase
+    pruned = followed(Pruning(name, budget=0.4, steps=1, tolerance=tolerance * whole), 1.0, power).buffer.prune()
+    assert pruned.steps[-1].committed
+    assert 0.0 < pruned.increase <= tolerance * whole
+
+
 @either
 def test_what_fresh_probes_correct_is_never_worse(name):
     without, probed = (Pruning(name, steps=1, step_probes=n).buffer.prune() for n in (0, 5))

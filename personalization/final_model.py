@@ -1,0 +1,128 @@
+"""What becomes of a search's result: the last cut, on all private samples, and the training before and after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from personalization.blockwise import BlockwiseCut, cut_in_blocks
+from personalization.cutting import cut_model
+from personalization.distillation import distill
+from personalization.head import classifier_path, shift_classifier
+from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
+from personalization.private_trace import device_trace
+from personalization.pruning import Pruned
+from personalization.settings import PersonalizationSettings
+from personalization.trace import DenseTrace
+from personalization.training import TrainingData, TrainingSettings, spread
+from personalization.tuning import tune
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """A personal model in evaluation mode, and the units that each of its layers keeps."""
+
+    model: nn.Module
+    kept: tuple[Units, ...]
+
+
+def final_model(
+    trace: DenseTrace,
+    compensation: Compensation,
+    pruned: Pruned,
+    settings: PersonalizationSettings,
+    *,
+    labels: Tensor | None,
+    training: TrainingData | None,
+) -> FinalModel:
+    """Make the personal model of the units that pruning has left, tuned first, cut and trained as `settings` ask.
+
+    labels: of the samples of `trace`. training: what to train on, and to take more samples from for the cut; None
+    takes the samples of the trace.
+    """
+    whole = tuned_first(trace, settings, labels=labels, training=training)
+    final = _final_cut(MaskedModel(whole, compensation), pruned, training, settings)
+    kept = tuple(final.kept[layer.index] for layer in trace.layers)
+    cut = _cut(whole, kept, final)
+    return FinalModel(trained(cut, whole, settings, labels=labels, training=training), kept)
+
+
+def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
+    """Repeat the last committed step with moments of all private samples: what was held out has done its work."""
+    everything = replace(masked.compensation, fit=torch.ones_like(masked.compensation.fit))
+    final = MaskedModel(masked.trace, everything, pruned.allowed)
+    return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
+
+
+def tuned_first(
+    trace: DenseTrace, settings: PersonalizationSettings, *, labels: Tensor | None, training: TrainingData | None
+) -> DenseTrace:
+    """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
+
+    Which units go is decided before: the fleet's statistics are of the model that all of it has.
+    """
+    if not settings.tune_first:
+        return trace
+    data = training or TrainingData(trace.inputs, labels)
+    tuned = tune(trace.model, trace.layers, data, settings=_training_settings(settings, settings.tune_first))
+    return device_trace(tuned, trace.layers, trace.inputs, settings)
+
+
+def _final_cut(
+    masked: MaskedModel, pruned: Pruned, training: TrainingData | None, settings: PersonalizationSettings
+) -> MaskedPass | BlockwiseCut:
+    """Return the cut that is kept: from the samples of the trace, or block by block from more of them."""
+    trace = masked.trace
+    if not settings.refit_samples or training is None or min(settings.refit_samples, training.samples) <= trace.samples:
+        return final_pass(masked, pruned)
+    return cut_in_blocks(
+        trace.model,
+        trace.layers,
+        spread(training, settings.refit_samples),
+        dict(enumerate(map(int, pruned.counts))),
+        compensation=replace(masked.compensation, carried=masked.carried),
+        allowed=pruned.allowed,
+    )
+
+
+def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass | BlockwiseCut) -> nn.Module:
+    writers = {}
+    for index in list(final.writers):
+        # Out of the pass as soon as they are copied: two sets of a whole model's writers are too many.
+        writer = final.writers.pop(index)
+        writers[index] = (writer.weight.clone(), writer.bias.clone())
+    model = cut_model(trace.model, trace.layers, kept, writers)
+    path = classifier_path(model, trace.layers, trace.classes)
+    if path is not None and bool(trace.shift.any()):
+        shift_classifier(model, path, trace.shift)
+    return model
+
+
+def trained(
+    model: nn.Module,
+    trace: DenseTrace,
+    settings: PersonalizationSettings,
+    *,
+    labels: Tensor | None = None,
+    training: TrainingData | None = None,
+) -> nn.Module:
+    """Return what the training that `settings` ask for makes of a cut model: a copy, or `model` itself if none.
+
+    training: what to train on; None takes the samples of the trace, of which `labels` are known.
+    """
+    if not settings.trains:
+        return model
+    batches = _training_settings(settings, settings.training_steps)
+    if settings.recovery == "distill":
+        return distill(model, trace, settings=batches, data=training)
+    return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
+
+
+def _training_settings(settings: PersonalizationSettings, steps: int) -> TrainingSettings:
+    return TrainingSettings(
+        steps=steps,
+        adapters=settings.adapters,
+        precision=settings.training_precision,
+        seed=settings.seed,
+    )
