@@ -20,6 +20,7 @@ from deployment.join.layout import is_state
 from deployment.join.options import KeyOptions
 from deployment.join_cli import join, vault
 from deployment.serve_cli import serve
+from personalization.allocator import give_memory_back
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.option_groups import grouped
@@ -222,6 +223,7 @@ for command in (simulate, compare, personalize, export, predict, enroll, serve, 
 
 def main() -> None:
     """Run the command line."""
+    give_memory_back()
     app()
 
 

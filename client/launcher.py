@@ -6,12 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from personalization.allocator import ENVIRONMENT
 from personalization.files import write_atomically
 
 COMMAND = "flwr-clientapp"
-# The GNU allocator gives pieces of at least so many bytes back at once when they are freed. Left to itself it raises
-# the bound to what a model's activations take, and keeps the gaps between them: a fifth of a language model's peak.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
 
 
 def environment_with_launcher(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -26,7 +24,7 @@ def environment_with_launcher(folder: Path, environment: Mapping[str, str]) -> d
     line = f'exec {shlex.quote(sys.executable)} -P {shlex.quote(str(program))} "$@"'
     write_atomically(folder / COMMAND, f"#!/bin/sh\n{line}\n".encode(), mode=0o700)
     return {
-        **MEMORY,
+        **ENVIRONMENT,
         **environment,
         "PATH": os.pathsep.join((str(folder.resolve()), environment.get("PATH", os.defpath))),
     }

@@ -7,7 +7,9 @@ from personalization.readout import outputs_of, token_head
 from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
 
+# Of classes. Tokens are as many as they are rare: what counts there is what the dense model says, not its tail.
 _TEMPERATURE = 2.0
+_TOKEN_TEMPERATURE = 1.0
 
 
 def distill(
@@ -15,8 +17,9 @@ def distill(
 ) -> nn.Module:
     """Return a copy of `model` trained to predict what the dense model does.
 
-    The loss is KL(p_dense || p_model) at a temperature of 2, with the head's shift in both. data: what to train on
-    instead of the samples of the trace; then the dense model is run on each batch. See `training.train`.
+    The loss is KL(p_dense || p_model), with the head's shift in both, at a temperature of 2, for language models of 1.
+    data: what to train on instead of the samples of the trace; then the dense model is run on each batch. See
+    `training.train`.
     """
     # Inference tensors can't be saved for the backward pass; a copy of them can.
     inputs = {name: value.clone() for name, value in (trace.inputs if data is None else data.inputs).items()}
@@ -39,12 +42,13 @@ def distill(
 def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tensor) -> Tensor:
     """Return the mean divergence of what the student puts out, `own`, from `dense`, [predictions, ...] both."""
     head = token_head(student)
+    temperature = _TEMPERATURE if head is None else _TOKEN_TEMPERATURE
 
     def chunk(own: Tensor, dense: Tensor) -> Tensor:
         with torch.no_grad():
-            targets = (trace.logits(dense).float() / _TEMPERATURE).log_softmax(-1)
+            targets = (trace.logits(dense).float() / temperature).log_softmax(-1)
         # The student's classifier has the shift in its bias; language models have no shift.
-        predicted = (own if head is None else head(own)).float() / _TEMPERATURE
+        predicted = (own if head is None else head(own)).float() / temperature
         return (targets.exp() * (targets - predicted.log_softmax(-1))).sum(-1)
 
     return mean_in_chunks(trace.classes, chunk, own, dense)

@@ -1,6 +1,5 @@
 """What becomes of a search's result: the last cut, on all private samples, and the training before and after it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,8 +42,8 @@ def final_model(
     """
     whole = tuned_first(trace, settings, labels=labels, training=training)
     final = _final_cut(MaskedModel(whole, compensation), pruned, training, settings)
+    cut = made_of(whole, final)
     kept = tuple(final.kept[layer.index] for layer in trace.layers)
-    cut = _cut(whole, kept, final)
     return FinalModel(trained(cut, whole, settings, labels=labels, training=training), kept)
 
 
@@ -86,7 +85,12 @@ def _final_cut(
     )
 
 
-def _cut(trace: DenseTrace, kept: Sequence[Units], final: MaskedPass | BlockwiseCut) -> nn.Module:
+def made_of(trace: DenseTrace, final: MaskedPass | BlockwiseCut) -> nn.Module:
+    """Return the model that a cut of the model of `trace` leaves, with its head fitted as in the trace.
+
+    The cut's writers are gone afterwards.
+    """
+    kept = [final.kept[layer.index] for layer in trace.layers]
     writers = {}
     for index in list(final.writers):
         # Out of the pass as soon as they are copied: two sets of a whole model's writers are too many.

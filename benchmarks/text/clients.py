@@ -12,10 +12,9 @@ from torch import nn
 from client.data import InputFacts
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
-from personalization.blockwise import BlockwiseCut, cut_in_blocks
-from personalization.cutting import cut_model
+from personalization.blockwise import cut_in_blocks
 from personalization.errors import UserError
-from personalization.final_model import trained, tuned_first
+from personalization.final_model import made_of, trained, tuned_first
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
@@ -78,7 +77,7 @@ class Client:
 
     def cut(self, counts: Counts, *, fold: bool = False) -> nn.Module:
         """Return the model with `counts` [layers] units, chosen and compensated on this client's text."""
-        return self._made(self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts)))))
+        return made_of(self.trace, self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts)))))
 
     def cut_on_more(self, counts: Counts, windows: int) -> nn.Module:
         """Return the same, chosen and compensated on so many of this client's private windows."""
@@ -88,12 +87,7 @@ class Client:
         inputs, fitted = spread(training, windows), replace(masked.compensation, carried=masked.carried)
         per_layer = dict(enumerate(map(int, counts)))
         cut = cut_in_blocks(self.trace.model, self.world.layers, inputs, per_layer, compensation=fitted, allowed={})
-        return self._made(cut)
-
-    def _made(self, cut: MaskedPass | BlockwiseCut) -> nn.Module:
-        writers = {index: (w.weight.clone(), w.bias.clone()) for index, w in cut.writers.items()}
-        kept = [cut.kept[layer.index] for layer in self.world.layers]
-        return cut_model(self.trace.model, self.world.layers, kept, writers)
+        return made_of(self.trace, cut)
 
     def tuned_first(self, steps: int) -> "Client":
         """Return the client with its whole model tuned on so many batches of its private text."""

@@ -1,16 +1,15 @@
 import os
-import platform
 import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from flwr.supernode.cli.flwr_clientapp import _parse_args_run_flwr_clientapp
 
-from client.launcher import COMMAND, MEMORY, environment_with_launcher
+from client.launcher import COMMAND, environment_with_launcher
 from client.process import parser
+from personalization.allocator import ENVIRONMENT
 
 
 def test_it_takes_the_options_that_flowers_own_command_takes():
@@ -25,31 +24,9 @@ def test_the_command_is_found_first_and_is_closed_to_others(tmp_path):
     environment = environment_with_launcher(folder, os.environ)
     again = environment_with_launcher(folder, environment)
     assert again["PATH"].split(os.pathsep)[0] == str(folder)
-    assert {**environment, "PATH": ""} == {**MEMORY, **os.environ, "PATH": ""}
+    assert {**environment, "PATH": ""} == {**ENVIRONMENT, **os.environ, "PATH": ""}
     assert [path.name for path in folder.iterdir()] == [COMMAND]
     assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE((folder / COMMAND).stat().st_mode) == 0o700
-
-
-_FREE_ALL_BUT_THE_LAST = """
-import resource
-import numpy as np
-np.ones(6 << 20, np.uint8)
-pieces = [np.ones(6 << 20, np.uint8) for _ in range(40)]
-last = pieces[-1]
-pieces.clear()
-print(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the GNU allocator")
-def test_what_is_freed_below_something_that_stays_is_given_back(tmp_path):
-    def megabytes(environment):
-        done = subprocess.run([sys.executable, "-c", _FREE_ALL_BUT_THE_LAST], env=environment, capture_output=True)
-        return int(done.stdout)
-
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    assert megabytes(plain) > 240
-    assert megabytes(environment_with_launcher(tmp_path, plain)) < 120
 
 
 def test_the_process_imports_neither_database_nor_anything_of_ours(tmp_path):
