@@ -227,13 +227,16 @@ class MaskedModel:
         columns = torch.from_numpy(layer.columns(kept))
         return nn.functional.linear(x[..., columns], writer.weight, writer.bias)
 
+    def places(self, layer: Layer) -> Tensor:
+        """Return where what `layer` puts out counts, [samples, positions] of bool."""
+        trace = self.trace
+        return trace.positions & trace.read if layer.block == trace.blocks - 1 else trace.positions
+
     def _moments(self, layer: Layer, x: Tensor, lacking: Tensor | float, *, first: bool) -> Moments:
         """Moments of a layer's writer; in the first layer of a probe they are the same for all and computed once."""
         if first and layer.index in self._first_moments:
             return self._first_moments[layer.index]
-        used = self.trace.positions & self.compensation.fit[:, None]
-        if layer.block == self.trace.blocks - 1:
-            used = used & self.trace.read
+        used = self.places(layer) & self.compensation.fit[:, None]
         wanted = self.trace.layer_outputs[layer.index][used]
         if isinstance(lacking, Tensor):
             wanted = wanted + self.carried * lacking[used]

@@ -11,11 +11,12 @@ from personalization.allocation import Costs, fit_curves
 from personalization.costs import unit_costs
 from personalization.final_model import final_model
 from personalization.layers import Layer, find_layers
+from personalization.local_errors import local_errors
 from personalization.masked import MaskedModel, MaskedPass, Units
 from personalization.measurement import agreement, measure
 from personalization.preconditions import check_trace, checked_count
 from personalization.prior import Prior
-from personalization.prior_completion import completed_prior
+from personalization.prior_completion import completed_prior, prior_of_errors
 from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
@@ -98,7 +99,7 @@ def personalize(
 
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
-    recovered = _recovered(samples, layers, prior, settings)
+    recovered = _recovered(masked, samples, prior, settings)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
     if pruned.last is not None:
@@ -157,16 +158,27 @@ def _sense(
 
 
 def _recovered(
-    samples: ProbeSamples, layers: Sequence[Layer], prior: Prior | None, settings: PersonalizationSettings
+    masked: MaskedModel, samples: ProbeSamples, prior: Prior | None, settings: PersonalizationSettings
 ) -> RecoveryResult:
     return recover(
         samples.design,
         samples.measurements,
         solver=settings.solver,
-        prior=completed_prior(prior, layers, probe_levels(layers, settings.levels)),
+        prior=_expected(masked, samples, prior, settings),
         levels=len(settings.levels),
         seed=settings.seed,
     )
+
+
+def _expected(
+    masked: MaskedModel, samples: ProbeSamples, prior: Prior | None, settings: PersonalizationSettings
+) -> Prior | None:
+    if prior is not None and bool(prior.precision.all()):
+        return prior
+    errors = local_errors(masked, settings.levels)
+    if prior is None or not prior.sensitivity.any():
+        return prior_of_errors(errors, samples)
+    return completed_prior(prior, masked.trace.layers, errors)
 
 
 def _prune(

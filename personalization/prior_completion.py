@@ -1,4 +1,4 @@
-"""What a fleet that has measured some atoms expects of all of them."""
+"""What a device expects of all atoms, from its own local errors and from those that its fleet has measured."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,18 @@ from numpy.typing import NDArray
 
 from personalization.layers import Layer
 from personalization.prior import Prior
+from personalization.sensing import ProbeSamples
 
 Array = NDArray[np.float64]
 
-# Standard deviations of what log sensitivities (nats) are made of, as in SmolLM2 and in vision transformers.
+# Standard deviations of log gains, by how many nats a layer's error is felt in what the model predicts, as in SmolLM2
+# and in vision transformers.
 _EVERYTHING = 3.0
 _KIND = 1.0
-_DEPTH = 0.4
+_LEVEL_OF_KIND = 0.15
+_DEPTH = 0.5
 _LAYER = 0.4
 _ATOM = 0.15
-# Sensitivity rises about as the square of the share that a layer loses. Where few atoms are known, two of them must not
-# persuade anybody that it rises in a straight line, or that half a layer is free.
-_EXPONENT = 2.0
-_EXPONENT_OF_KIND = 0.5
-_EXPONENT_OF_LAYER = 0.3
 # By how much what one device measures of an atom is off for the others.
 _LOOK = 0.3
 # Blocks over which the part that changes with depth is remembered.
@@ -30,50 +28,62 @@ _FLOOR = 0.001
 _PRECISION = 0.05
 
 
-def completed_prior(prior: Prior | None, layers: Sequence[Layer], shares: Array) -> Prior | None:
-    """Return what a fleet that has not measured every atom yet expects of each, from all that it has measured.
+def completed_prior(prior: Prior, layers: Sequence[Layer], errors: Array) -> Prior:
+    """Return what a fleet that has not measured every atom yet lets a device expect of each.
 
-    prior: [atoms] = [layers * levels]. shares: of its units that each layer loses at each level, [layers, levels]. A
-    young fleet of a deep model has measured many layers at one level or at none, and most others once. What it can
-    expect is the mean of a Gaussian process over log sensitivities (Rasmussen and Williams, Gaussian Processes for
-    Machine Learning, equation 2.25) that are nearly power laws of the share: a scale and an exponent for each kind of
-    layer, a scale that changes slowly with depth, a scale and an exponent for each layer, and something for each atom.
-    What was measured often is left nearly as it is: the atom with the least precision counts as one look. A higher
-    level of a layer is never expected to cost less than a lower one. Where everything is known, or nothing, and without
-    a prior, it comes back as it was.
+    prior: [atoms] = [layers * levels]. errors: the device's own local errors, [layers, levels]. A young fleet of a deep
+    model has measured many layers at one level or at none, and most others once. What a device can expect is its own
+    error times a gain: the mean of a Gaussian process over log gains (Rasmussen and Williams, Gaussian Processes for
+    Machine Learning, equation 2.25) with a mean for each kind of layer, and a little for each level of it, a part that
+    changes slowly with depth, one for each layer at all its levels and a little for each atom. What was measured often
+    is left nearly as it is: the atom with the least precision counts as one look. A higher level of a layer is never
+    expected to cost less than a lower one. Where everything is known, or only zeros are, it comes back as it was.
     """
-    if prior is None:
-        return None
     known = prior.precision > 0.0
     if known.all() or not prior.sensitivity[known].any():
         return prior
     floor = _FLOOR * float(prior.sensitivity[known].mean())
-    logs = np.log(shares).ravel()
-    usual = _EXPONENT * (logs - logs.mean())
-    measured = np.log(np.maximum(prior.sensitivity[known], floor)) - usual[known]
+    own = _logarithms(errors)
+    gains = np.log(np.maximum(prior.sensitivity[known], floor)) - own[known]
     looks = prior.precision[known] / prior.precision[known].min()
-    shared = _covariance(layers, logs - logs.mean())
+    shared = _covariance(layers, errors.shape[1])
     noise = np.diag(_LOOK**2 / looks)
-    mean = measured.mean()
-    weights = np.linalg.solve(shared[np.ix_(known, known)] + noise, measured - mean)
-    expected = np.exp(mean + usual + shared[:, known] @ weights).reshape(shares.shape)
+    mean = gains.mean()
+    weights = np.linalg.solve(shared[np.ix_(known, known)] + noise, gains - mean)
+    expected = np.exp(mean + own + shared[:, known] @ weights).reshape(errors.shape)
     precision = _PRECISION * float(prior.precision[known].mean())
     return Prior(np.maximum.accumulate(expected, axis=1).ravel(), np.where(known, prior.precision, precision))
 
 
-def _covariance(layers: Sequence[Layer], logs: Array) -> Array:
-    """Return how the log sensitivities of all atoms vary together, [atoms, atoms], at log shares `logs` [atoms]."""
-    levels = len(logs) // len(layers)
+def prior_of_errors(errors: Array, samples: ProbeSamples) -> Prior | None:
+    """Return what a device without a fleet expects: its local errors [layers, levels], on the scale of its `samples`.
+
+    None where it has measured nothing above zero.
+    """
+    own = np.exp(_logarithms(errors))
+    predicted, measured = float((samples.design @ own).sum()), float(samples.measurements.sum())
+    if predicted <= 0.0 or measured <= 0.0:
+        return None
+    rising = np.maximum.accumulate(own.reshape(errors.shape), axis=1).ravel()
+    return Prior(rising * measured / predicted, np.full(own.size, _PRECISION))
+
+
+def _logarithms(errors: Array) -> Array:
+    """Return the logarithms of local errors, [atoms], those of next to nothing raised to a floor."""
+    return np.asarray(np.log(np.maximum(errors, max(_FLOOR * float(errors.mean()), 1e-30))).ravel())
+
+
+def _covariance(layers: Sequence[Layer], levels: int) -> Array:
+    """Return how the log gains of all atoms vary together, [atoms, atoms]."""
     kind = np.repeat([layer.kind.value for layer in layers], levels)
     block = np.repeat([float(layer.block) for layer in layers], levels)
     index = np.repeat([layer.index for layer in layers], levels)
+    level = np.tile(np.arange(levels), len(layers))
     same_kind = kind[:, None] == kind
-    same_layer = index[:, None] == index
     near = np.exp(-np.abs(block[:, None] - block) / _BLOCKS)
-    slopes = np.outer(logs, logs)
     return np.asarray(
         _EVERYTHING**2
-        + same_kind * (_KIND**2 + _EXPONENT_OF_KIND**2 * slopes + _DEPTH**2 * near)
-        + same_layer * (_LAYER**2 + _EXPONENT_OF_LAYER**2 * slopes)
+        + same_kind * (_KIND**2 + _DEPTH**2 * near + _LEVEL_OF_KIND**2 * (level[:, None] == level))
+        + _LAYER**2 * (index[:, None] == index)
         + _ATOM**2 * np.eye(len(kind))
     )

@@ -101,10 +101,10 @@ def probe_levels(layers: Sequence[Layer], levels: Sequence[float]) -> NDArray[np
 
     Of three heads half is one, and so is a tenth: a layer of few units can't be lowered by just any share.
     """
-    return np.array([[1.0 - _left(layer, level) / layer.units for level in levels] for layer in layers])
+    return np.array([[1.0 - units_left(layer, level) / layer.units for level in levels] for layer in layers])
 
 
-def _left(layer: Layer, level: float) -> int:
+def units_left(layer: Layer, level: float) -> int:
     """Return how many units a probe leaves: one less at least, for a probe that takes nothing out tells nothing."""
     return min(round(layer.units * (1.0 - level)), layer.units - 1)
 
@@ -119,7 +119,7 @@ def probe_counts(
     counts = {}
     for atom in np.flatnonzero(probe):
         layer = layers[int(atom) // len(levels)]
-        count = _left(layer, levels[int(atom) % len(levels)])
+        count = units_left(layer, levels[int(atom) % len(levels)])
         counts[layer.index] = count if available is None else min(count, int(available[layer.index]))
     return counts
 

@@ -18,6 +18,7 @@ from benchmarks.text.rows import (
     row_curves,
     without_blocks,
 )
+from personalization.local_errors import local_errors
 from personalization.sensing import one_at_a_time, take_samples
 from personalization.texts import WINDOW_TOKENS
 
@@ -59,7 +60,7 @@ def whole_client(fleet: Fleet, number: int) -> Client:
 
 
 def sense(fleet: Fleet, number: int) -> Record:
-    """Measure every layer of one client by itself at every level, its blocks' influence, and the dense model."""
+    """Measure one client: each layer by itself at every level, its local errors, blocks' influence, the dense model."""
     client = whole_client(fleet, number)
     levels = client.settings.levels
     design = one_at_a_time(len(client.world.layers), len(levels))
@@ -68,6 +69,7 @@ def sense(fleet: Fleet, number: int) -> Record:
         "client": number,
         "name": client.speaker.name,
         "single": single.measurements.tolist(),
+        "errors": local_errors(client.masked(everything=False), levels).ravel().tolist(),
         "influence": block_influence(client.trace).tolist(),
         "dense": client.nats_per_token(client.world.model),
     }
@@ -113,5 +115,7 @@ def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record
         return without_blocks(np.array(own["influence"]), layers, budget), 0
     others = [np.array(record["single"]) for key, record in sensed.items() if key != number]
     prior = fleet_prior(others, len(layers), len(client.settings.levels), client.settings.seed)
-    curves, evaluations = row_curves(row, layers, np.array(own["single"]), prior, client.settings)
+    curves, evaluations = row_curves(
+        row, layers, np.array(own["single"]), np.array(own["errors"]), prior, client.settings
+    )
     return client.counts(curves, budget), evaluations

@@ -78,11 +78,11 @@ def fleet_prior(others: Sequence[Array], layers: int, levels: int, seed: int) ->
 
 
 def row_curves(
-    row: str, layers: Sequence[Layer], single: Array, prior: Prior, settings: PersonalizationSettings
+    row: str, layers: Sequence[Layer], single: Array, errors: Array, prior: Prior, settings: PersonalizationSettings
 ) -> tuple[Curves, int]:
     """Return the curves of a row but `block influence`, and the evaluations that the client spent on them.
 
-    single [atoms]: every layer measured by itself at every level, nats.
+    single [atoms]: every layer measured by itself at every level, nats. errors [atoms]: its local errors.
     """
     levels, atoms = len(settings.levels), len(single)
     if row in PROFILES:
@@ -94,7 +94,6 @@ def row_curves(
     if row == FLEET_AND_OWN:
         rng, seen = np.random.default_rng(settings.seed), np.zeros(atoms)
         design = draw_probes(len(layers), levels, PROBES, layers_per_probe=1, prior=prior, seen=seen, rng=rng)
-    shares = probe_levels(layers, settings.levels)
-    expected = completed_prior(prior, layers, shares)
+    expected = completed_prior(prior, layers, errors.reshape(-1, levels))
     found = recover(design, design @ single, prior=expected, levels=levels, seed=settings.seed)
-    return fit_curves(found.sensitivity, shares), len(design)
+    return fit_curves(found.sensitivity, probe_levels(layers, settings.levels)), len(design)
