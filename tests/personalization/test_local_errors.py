@@ -16,7 +16,7 @@ ARCHITECTURES = ("vit", "dinov2", "bert", "llama", "qwen2", "gpt2")
 EVERY = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
-def masked_model(name, *, ridge=0.1, allowed=None):
+def masked_model(name, *, ridge=0.1, score="variance", allowed=None):
     case = build(name, Shape(groups=4, mlp=16, depth=3), seed=1)
     generator = torch.Generator().manual_seed(0)
     if name in ("vit", "dinov2"):
@@ -28,7 +28,7 @@ def masked_model(name, *, ridge=0.1, allowed=None):
             inputs["attention_mask"][::2, 5:] = 0
     trace = trace_dense(case.model, find_layers(case.model), inputs)
     fit = torch.arange(16) < 12
-    return MaskedModel(trace, Compensation(ridge=ridge, score="residual", fit=fit), allowed or {}, measured=~fit)
+    return MaskedModel(trace, Compensation(ridge=ridge, score=score, fit=fit), allowed or {}, measured=~fit)
 
 
 def slow_error(masked, layer, level):
@@ -69,6 +69,11 @@ def test_they_rise_with_the_level_and_go_along_with_what_probes_measure(name):
         for result in masked.run_all(probes)
     ]
     assert np.corrcoef(np.log(found.ravel()), np.log(np.maximum(rises, 1e-9)))[0, 1] > 0.6
+
+
+def test_how_the_cut_chooses_units_makes_no_difference():
+    one, other = (local_errors(masked_model("llama", score=score), LEVELS) for score in ("variance", "residual"))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_units_that_the_fleet_has_dropped_are_gone_already():
