@@ -21,9 +21,11 @@ from personalization.trace import DenseTrace
 Array = NDArray[np.float64]
 
 OWN, FLEET, FLEET_AND_OWN = "own one at a time", "fleet prior", "fleet prior + 6 own"
+# Nobody has measured anything.
+ERRORS = "own local errors"
 BLOCK_INFLUENCE = "block influence"
 UNIFORM = PROFILES[0]
-ROWS = (*PROFILES, BLOCK_INFLUENCE, OWN, FLEET, FLEET_AND_OWN)
+ROWS = (*PROFILES, BLOCK_INFLUENCE, OWN, ERRORS, FLEET, FLEET_AND_OWN)
 BUDGETS = (0.9, 0.8, 0.7, 0.5)
 PROBES = PersonalizationSettings.probes
 # What the other clients have measured for the fleet, with so many probes each in every round.
@@ -90,6 +92,8 @@ def row_curves(
         return profile_curves(weights, profile_levels(row, layers)), 0
     if row == OWN:
         return fit_curves(single, probe_levels(layers, settings.levels)), atoms
+    if row == ERRORS:
+        return fit_curves(errors, probe_levels(layers, settings.levels)), 0
     design = np.zeros((0, atoms))
     if row == FLEET_AND_OWN:
         rng, seen = np.random.default_rng(settings.seed), np.zeros(atoms)
