@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.intervals import mean_interval
 from benchmarks.personalization.client import Client, load_client
-from benchmarks.personalization.rows import Sensed, fleet_prior
+from benchmarks.personalization.rows import fleet_prior
 from personalization.allocation import allocate, fit_curves, weight_costs
 from personalization.masked import MaskedModel
 from personalization.measurement import entropy_increase
 from personalization.private_trace import compensation
 from personalization.readout import outputs_of
 from personalization.recovery import recover
-from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, probe_levels, take_samples
+from personalization.sensing import draw_probes, one_at_a_time, probe_levels, take_samples
 from personalization.settings import PersonalizationSettings
 
 BUDGETS = (0.5, 0.3)
@@ -63,7 +64,8 @@ def _masked(client: Client, variant: Variant, settings: PersonalizationSettings,
     return MaskedModel(client.trace, replace(compensation(settings, fit), **changes))
 
 
-def _sense(client: Client, variant: Variant, settings: PersonalizationSettings) -> Sensed:
+def _sense(client: Client, variant: Variant, settings: PersonalizationSettings) -> NDArray[np.float64]:
+    """Return the sensitivity that a client finds for each atom, [atoms], nats."""
     layers, levels = len(client.world.layers), len(settings.levels)
     design = one_at_a_time(layers, levels)
     if variant.probes is not None:
@@ -79,9 +81,8 @@ def _sense(client: Client, variant: Variant, settings: PersonalizationSettings) 
     masked = _masked(client, variant, settings, everything=False)
     samples = take_samples(masked, design, settings.levels, measure=client.increase)
     if variant.probes is None:
-        return Sensed(samples.measurements, ProbeSamples.none(layers * levels))
-    found = recover(samples.design, samples.measurements, solver=settings.solver, seed=settings.seed)
-    return Sensed(found.sensitivity, samples)
+        return samples.measurements
+    return recover(samples.design, samples.measurements, solver=settings.solver, seed=settings.seed).sensitivity
 
 
 def evaluate(clients: Sequence[Client], variant: Variant) -> dict[float, tuple[list[float], list[float]]]:
@@ -92,7 +93,7 @@ def evaluate(clients: Sequence[Client], variant: Variant) -> dict[float, tuple[l
     figures: dict[float, tuple[list[float], list[float]]] = {budget: ([], []) for budget in BUDGETS}
     for number, (client, chosen) in enumerate(zip(clients, settings, strict=True)):
         others = [s for i, s in enumerate(sensed) if i != number]
-        prior = fleet_prior(others, np.ones((len(others), len(sensed[0].single))))
+        prior = fleet_prior(others, np.ones((len(others), len(sensed[0]))))
         curves = fit_curves(prior.sensitivity, probe_levels(layers, chosen.levels))
         limits = np.full(len(layers), chosen.generic_limit)
         with torch.inference_mode():

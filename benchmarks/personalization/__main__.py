@@ -36,6 +36,7 @@ from benchmarks.personalization.rows import (
 from benchmarks.personalization.tables import checks, summary_tables
 from personalization.allocation import Curves, allocate, weight_costs
 from personalization.final_model import final_pass, trained
+from personalization.local_errors import local_errors
 from personalization.masked import MaskedPass
 from personalization.pipeline import STEP_PROBES
 from personalization.pruning import Schedule, StepBuffer
@@ -71,6 +72,7 @@ def sense(task: tuple[int, int], *, clients: int) -> Record:
         "single": single.measurements.tolist(),
         "design": many.design.tolist(),
         "many": many.measurements.tolist(),
+        "errors": local_errors(masked, levels).tolist(),
         "seconds_per_probe": seconds,
         "dense": own,
         "dense_all_classes": everything,
@@ -86,7 +88,7 @@ def evaluate(task: tuple[int, int, str], *, clients: int, sensed: dict[tuple[int
     others = [key for key in sensed if key[0] == seed and key[1] != number]
     shape = (len(client.world.layers), len(client.settings.levels))
     masks = [share_of_atoms(*shape, FLEET_PROBES, np.random.default_rng(1000 * s + n)) for s, n in others]
-    prior = fleet_prior([_sensed(sensed[key]) for key in others], np.array(masks))
+    prior = fleet_prior([np.array(sensed[key]["single"]) for key in others], np.array(masks))
     records = []
     rng = np.random.default_rng(client.settings.seed)
     curves, spent = row_curves(row, client.world.layers, own, prior, client.settings, rng)
@@ -157,7 +159,8 @@ def _step_buffer(client: Client, curves: Curves, budget: float) -> tuple[MaskedP
 
 
 def _sensed(record: Record) -> Sensed:
-    return Sensed(np.array(record["single"]), ProbeSamples(np.array(record["design"]), np.array(record["many"])))
+    many = ProbeSamples(np.array(record["design"]), np.array(record["many"]))
+    return Sensed(np.array(record["single"]), many, np.array(record["errors"]))
 
 
 def run(

@@ -10,6 +10,7 @@ from personalization.allocation import Curves, fit_curves
 from personalization.allocation_profiles import profile_curves, profile_levels
 from personalization.layers import Layer
 from personalization.prior import Prior
+from personalization.prior_completion import prior_of_errors
 from personalization.recovery import recover
 from personalization.sensing import ProbeSamples, draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
@@ -20,6 +21,7 @@ ROWS = (
     "uniform",
     "depth-linear",
     "own one at a time",
+    "own local errors",
     "own compressed-sensed",
     "fleet prior",
     "fleet prior + 6 own",
@@ -36,10 +38,13 @@ SENSED_PROBES, SENSED_LAYERS = 12, 3
 
 @dataclass(frozen=True)
 class Sensed:
-    """What one client measured: every atom by itself [atoms], and probes of several layers."""
+    """What one client measured: every atom by itself [atoms], probes of several layers, and its local errors
+    [layers, levels].
+    """
 
     single: NDArray[np.float64]
     many: ProbeSamples
+    errors: NDArray[np.float64]
 
 
 def heuristic_levels(row: str, layers: Sequence[Layer], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -47,12 +52,13 @@ def heuristic_levels(row: str, layers: Sequence[Layer], rng: np.random.Generator
     return rng.uniform(0.05, 1.0, len(layers)) if row == "random" else profile_levels(row, layers)
 
 
-def fleet_prior(others: Sequence[Sensed], masks: NDArray[np.float64]) -> Prior:
-    """Return the prior of clients that measured the atoms in their `masks` [clients, atoms], each once.
+def fleet_prior(others: Sequence[NDArray[np.float64]], masks: NDArray[np.float64]) -> Prior:
+    """Return the prior of clients of sensitivities `others` [clients][atoms] that measured the atoms in their `masks`
+    [clients, atoms], each once.
 
     The precision-weighted mean on the wire's logarithmic scale, where one clean look has precision 0.5.
     """
-    scaled = to_wire(np.array([client.single for client in others]))
+    scaled = to_wire(np.array(others))
     weight = 0.5 * masks
     precision = weight.mean(0)
     mean = np.divide((weight * scaled).mean(0), precision, out=np.zeros(scaled.shape[1]), where=precision > 0)
@@ -94,8 +100,12 @@ def row_curves(
         return profile_curves(weights, heuristic_levels(row, layers, rng)), 0
     if row == "own one at a time":
         return fit_curves(sensed.single, shares), atoms
+    if row == "own local errors":
+        return fit_curves(sensed.errors, shares), 0
     if row == "own compressed-sensed":
-        result = recover(sensed.many.design, sensed.many.measurements, solver="lasso", seed=settings.seed)
+        expected = prior_of_errors(sensed.errors, sensed.many)
+        design, measurements = sensed.many.design, sensed.many.measurements
+        result = recover(design, measurements, prior=expected, levels=levels, seed=settings.seed)
         return fit_curves(result.sensitivity, shares), len(sensed.many.measurements)
     if row == "fleet prior":
         return fit_curves(prior.sensitivity, shares), 0

@@ -7,11 +7,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
 from benchmarks.intervals import mean_interval, worst_decile
-from benchmarks.personalization.rows import Sensed, fleet_prior, heuristic_levels
+from benchmarks.personalization.rows import fleet_prior, heuristic_levels
 from personalization.allocation import allocate, weight_costs
 from personalization.allocation_profiles import profile_curves
 from personalization.layers import Layer, LayerKind
-from personalization.sensing import ProbeSamples
 
 
 def mlp(index: int, units: int = 480, weights: int = 10) -> Layer:
@@ -36,7 +35,7 @@ def test_depth_linear_rises_by_equal_steps():
 
 
 def test_the_fleets_prior_is_a_geometric_mean_of_those_who_looked():
-    clients = [Sensed(np.array(s), ProbeSamples.none(2)) for s in ([1.0, 5.0], [4.0, 9.0], [16.0, 2.0])]
+    clients = [np.array(single) for single in ([1.0, 5.0], [4.0, 9.0], [16.0, 2.0])]
     prior = fleet_prior(clients, np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
     np.testing.assert_allclose(prior.sensitivity, [4.0, 0.0], rtol=1e-3)
     np.testing.assert_allclose(prior.precision, [1 / 3, 0.0])
