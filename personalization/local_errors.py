@@ -53,7 +53,7 @@ def _errors(masked: MaskedModel, layer: Layer, x: Tensor, levels: Sequence[float
     told = seen if measured is None else places & measured[:, None]
     dense, stream = trace.layer_outputs[layer.index], hidden_of(trace.block_outputs[layer.block])
     moment = moments(x[seen], dense[seen])
-    lengths = stream[told].square().sum(-1)
+    lengths = stream[told].square().sum(-1).clamp_min(1e-12)
     allowed = masked.allowed.get(layer.index, np.arange(layer.units))
     found = []
     for level in levels:
