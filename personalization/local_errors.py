@@ -1,66 +1,82 @@
 """How far each layer's own output moves when it is lowered: told by second moments, without any masked pass."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.layers import Layer
-from personalization.masked import MaskedModel, lowered_writer
-from personalization.readout import outputs_of
+from personalization.masked import Compensation, MaskedModel, Units, lowered_writer
 from personalization.refit import moments
 from personalization.sensing import units_left
-from personalization.trace import hidden_of
+from personalization.trace import DenseTrace, LayerPass, trace_dense
 
 
-@torch.inference_mode()
-def local_errors(masked: MaskedModel, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Return the relative error of each layer lowered by itself to each probe level, [layers, levels], >= 0.
+class LocalErrors:
+    """Takes local errors from a pass of the dense model, block by block while it runs.
 
-    Units go in the order of their variance, whatever score the cut will choose them by.
-
-    It is the squared distance of what its refitted writer puts out from what the dense layer does, over the squared
-    length of the residual stream behind its block: the mean over the positions of the measured samples. Entropy rises
-    about in proportion to it: in SmolLM2 from level to level, and from speaker to speaker, both change by the same
-    factor. By how much one layer's error is felt more than another's is left to probes, and to the fleet.
+    A local error is the squared distance of what a layer's refitted writer puts out, once the layer is lowered by
+    itself, from what the dense layer does, over the squared length of the residual stream behind its block: the mean
+    over the positions of the measured samples. Entropy rises about in proportion to it: in SmolLM2 from level to level,
+    and from speaker to speaker, both change by the same factor. By how much one layer's error is felt more than
+    another's is left to probes, and to the fleet.
     """
+
+    def __init__(
+        self,
+        levels: Sequence[float],
+        compensation: Compensation,
+        *,
+        allowed: Mapping[int, Units] | None = None,
+        measured: Tensor | None = None,
+    ) -> None:
+        """levels: of probes. The rest is as in `MaskedModel`, but units go in the order of their variance in any case.
+
+        Errors of units chosen with more care say no more about layers, and take twice as long.
+        """
+        self._levels, self._allowed, self._measured = levels, allowed or {}, measured
+        self._compensation = replace(compensation, score="variance")
+        self._found: dict[int, list[float]] = {}
+        self._waiting: list[LayerPass] = []
+
+    def look(self, seen: LayerPass) -> None:
+        """See one layer: for `trace_dense`."""
+        # What counts of the last block is known at the end only, so every block waits for the next.
+        if self._waiting and self._waiting[0].layer.block != seen.layer.block:
+            for before in self._waiting:
+                self._found[before.layer.index] = self._errors(before, before.positions)
+            self._waiting.clear()
+        self._waiting.append(seen)
+
+    @torch.inference_mode()
+    def of(self, trace: DenseTrace) -> NDArray[np.float64]:
+        """Return the errors [layers, levels], >= 0, of the layers of `trace`, all of which have been seen."""
+        for last in self._waiting:
+            self._found[last.layer.index] = self._errors(last, last.positions & trace.read)
+        self._waiting.clear()
+        return np.array([self._found[layer.index] for layer in trace.layers])
+
+    def _errors(self, seen: LayerPass, places: Tensor) -> list[float]:
+        """Return the error of one layer at each level. places: where it counts, [samples, positions] of bool."""
+        layer, fitted = seen.layer, places & self._compensation.fit[:, None]
+        told = fitted if self._measured is None else places & self._measured[:, None]
+        lengths = seen.stream[told].square().sum(-1).clamp_min(1e-12)
+        moment = moments(seen.given[fitted], seen.written[fitted])
+        allowed = self._allowed.get(layer.index, np.arange(layer.units))
+        found = []
+        for level in self._levels:
+            count = min(units_left(layer, level), len(allowed))
+            kept, writer = lowered_writer(layer, seen.writer, moment, allowed, count, self._compensation)
+            columns = torch.from_numpy(layer.columns(kept))
+            output = nn.functional.linear(seen.given[told][..., columns], writer.weight, writer.bias)
+            found.append(float(((output - seen.written[told]).square().sum(-1) / lengths).mean()))
+        return found
+
+
+def local_errors(masked: MaskedModel, levels: Sequence[float]) -> NDArray[np.float64]:
+    """Return the local errors [layers, levels] of a model that has been traced already, in a pass of their own."""
     trace = masked.trace
-    errors = np.zeros((len(trace.layers), len(levels)))
-
-    def look(layer: Layer, _module: nn.Module, args: Any, _output: Tensor) -> None:
-        errors[layer.index] = _errors(masked, layer, args[0], levels)
-
-    with ExitStack() as stack:
-        for layer in trace.layers:
-            writer = trace.model.get_submodule(layer.writer)
-            stack.callback(writer.register_forward_hook(partial(look, layer)).remove)
-        outputs_of(trace.model, trace.inputs)
-    return errors
-
-
-def _errors(masked: MaskedModel, layer: Layer, x: Tensor, levels: Sequence[float]) -> list[float]:
-    """Return the relative error of `layer`, whose writer is given `x` [samples, positions, columns], at each level."""
-    trace, places, measured = masked.trace, masked.places(layer), masked.measured
-    # Errors of units chosen with more care say no more about layers, and take twice as long.
-    compensation = replace(masked.compensation, score="variance")
-    seen = places & compensation.fit[:, None]
-    told = seen if measured is None else places & measured[:, None]
-    dense, stream = trace.layer_outputs[layer.index], hidden_of(trace.block_outputs[layer.block])
-    moment = moments(x[seen], dense[seen])
-    lengths = stream[told].square().sum(-1).clamp_min(1e-12)
-    allowed = masked.allowed.get(layer.index, np.arange(layer.units))
-    found = []
-    for level in levels:
-        count = min(units_left(layer, level), len(allowed))
-        module = trace.model.get_submodule(layer.writer)
-        kept, writer = lowered_writer(layer, module, moment, allowed, count, compensation)
-        columns = torch.from_numpy(layer.columns(kept))
-        output = nn.functional.linear(x[told][..., columns], writer.weight, writer.bias)
-        found.append(float(((output - dense[told]).square().sum(-1) / lengths).mean()))
-    return found
+    errors = LocalErrors(levels, masked.compensation, allowed=masked.allowed, measured=masked.measured)
+    return errors.of(trace_dense(trace.model, trace.layers, trace.inputs, look=errors.look))

@@ -11,7 +11,7 @@ from personalization.allocation import Costs, fit_curves
 from personalization.costs import unit_costs
 from personalization.final_model import final_model
 from personalization.layers import Layer, find_layers
-from personalization.local_errors import local_errors
+from personalization.local_errors import LocalErrors
 from personalization.masked import MaskedModel, MaskedPass, Units
 from personalization.measurement import agreement, measure
 from personalization.preconditions import check_trace, checked_count
@@ -89,17 +89,29 @@ def personalize(
     count = checked_count(inputs, labels, settings, training)
     layers = find_layers(model)
     rng = np.random.default_rng(settings.seed)
-    trace = device_trace(model, layers, inputs, settings)
-    check_trace(trace, labels, settings)
     fit = fit_split(count, settings.held_out_share, rng)
-    masked = MaskedModel(trace, compensation(settings, fit), _allowed(layers, dropped_units), measured=~fit)
+    cut, allowed = compensation(settings, fit), _allowed(layers, dropped_units)
+    errors = None
+    if prior is None or not prior.complete:
+        errors = LocalErrors(settings.levels, cut, allowed=allowed, measured=~fit)
+    trace = device_trace(model, layers, inputs, settings, look=None if errors is None else errors.look)
+    check_trace(trace, labels, settings)
+    masked = MaskedModel(trace, cut, allowed, measured=~fit)
 
     def increase(result: MaskedPass) -> float:
         return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=~fit)
 
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
-    recovered = _recovered(masked, samples, prior, settings)
+    expected = prior if errors is None else _expected(errors.of(trace), layers, samples, prior)
+    recovered = recover(
+        samples.design,
+        samples.measurements,
+        solver=settings.solver,
+        prior=expected,
+        levels=len(settings.levels),
+        seed=settings.seed,
+    )
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
     if pruned.last is not None:
@@ -157,28 +169,13 @@ def _sense(
     return take_samples(masked, design, settings.levels, measure=increase, available=available)
 
 
-def _recovered(
-    masked: MaskedModel, samples: ProbeSamples, prior: Prior | None, settings: PersonalizationSettings
-) -> RecoveryResult:
-    return recover(
-        samples.design,
-        samples.measurements,
-        solver=settings.solver,
-        prior=_expected(masked, samples, prior, settings),
-        levels=len(settings.levels),
-        seed=settings.seed,
-    )
-
-
 def _expected(
-    masked: MaskedModel, samples: ProbeSamples, prior: Prior | None, settings: PersonalizationSettings
+    errors: NDArray[np.float64], layers: Sequence[Layer], samples: ProbeSamples, prior: Prior | None
 ) -> Prior | None:
-    if prior is not None and bool(prior.precision.all()):
-        return prior
-    errors = local_errors(masked, settings.levels)
+    """Return what a device expects that knows its local `errors` [layers, levels] and a fleet's incomplete prior."""
     if prior is None or not prior.sensitivity.any():
         return prior_of_errors(errors, samples)
-    return completed_prior(prior, masked.trace.layers, errors)
+    return completed_prior(prior, layers, errors)
 
 
 def _prune(
@@ -215,9 +212,9 @@ def _share_of(budget_of: nn.Module | None, costs: Costs, trace: DenseTrace, sett
 def _step_probes(settings: PersonalizationSettings, prior: Prior | None, trace: DenseTrace) -> int:
     if settings.step_probes != AUTOMATIC:
         return settings.step_probes
-    known = prior is not None and bool(prior.precision.all())
     # A fresh probe cuts all blocks behind it anew, which in a language model takes as long as a round should.
-    return 0 if known or trace.head is not None else STEP_PROBES
+    known = trace.head is not None or (prior is not None and prior.complete)
+    return 0 if known else STEP_PROBES
 
 
 def _share_kept(layers: Sequence[Layer], kept: Sequence[Units]) -> float:

@@ -25,3 +25,8 @@ class Prior:
         for name, values in (("sensitivity", self.sensitivity), ("precision", self.precision)):
             if not np.isfinite(values).all() or (values < 0).any():
                 raise ValueError(f"the prior's {name} must be finite and not negative")
+
+    @property
+    def complete(self) -> bool:
+        """Whether the fleet has measured every atom."""
+        return bool(self.precision.all())

@@ -40,7 +40,7 @@ def completed_prior(prior: Prior, layers: Sequence[Layer], errors: Array) -> Pri
     expected to cost less than a lower one. Where everything is known, or only zeros are, it comes back as it was.
     """
     known = prior.precision > 0.0
-    if known.all() or not prior.sensitivity[known].any():
+    if prior.complete or not prior.sensitivity[known].any():
         return prior
     floor = _FLOOR * float(prior.sensitivity[known].mean())
     own = _logarithms(errors)

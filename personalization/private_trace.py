@@ -10,14 +10,19 @@ from personalization.head import classifier_path, label_shift
 from personalization.layers import Layer
 from personalization.masked import Compensation
 from personalization.settings import PersonalizationSettings
-from personalization.trace import DenseTrace, Inputs, trace_dense
+from personalization.trace import DenseTrace, Inputs, Look, trace_dense
 
 
 def device_trace(
-    model: nn.Module, layers: tuple[Layer, ...], inputs: Inputs, settings: PersonalizationSettings
+    model: nn.Module,
+    layers: tuple[Layer, ...],
+    inputs: Inputs,
+    settings: PersonalizationSettings,
+    *,
+    look: Look | None = None,
 ) -> DenseTrace:
     """Run the dense model on the private samples and fit its head to them if the settings ask for it."""
-    trace = trace_dense(model, layers, inputs)
+    trace = trace_dense(model, layers, inputs, look=look)
     adaptable = trace.outputs.ndim == 2 and classifier_path(model, layers, trace.classes) is not None
     return replace(trace, shift=label_shift(trace.outputs)) if settings.adapt_head and adaptable else trace
 

@@ -4,9 +4,10 @@ Also here: running the model again from the block where something first changes 
 the head are the model's own, so nothing here knows its architecture beyond `layers`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,32 +73,61 @@ class DenseTrace:
         return (outputs if self.head is None else self.head(outputs)) + self.shift
 
 
+@dataclass(frozen=True)
+class LayerPass:
+    """What one layer did in the pass of the dense model, seen while it runs.
+
+    writer: its module. given: what that was given, [samples, positions, columns], which no trace keeps. written: what
+    it put out, [samples, positions, width]. stream: what its block handed on, of the same shape. positions: as in
+    `DenseTrace`.
+    """
+
+    layer: Layer
+    writer: nn.Module
+    given: Tensor
+    written: Tensor
+    stream: Tensor
+    positions: Tensor
+
+
+# Is shown every layer of a block as soon as the block has run.
+Look = Callable[[LayerPass], None]
+
+
 @torch.inference_mode()
-def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> DenseTrace:
+def trace_dense(model: nn.Module, layers: Sequence[Layer], inputs: Inputs, *, look: Look | None = None) -> DenseTrace:
     """Run the dense model once. Raises UserError if the model has no head that gives logits."""
     head = token_head(model)
     check_head(model, inputs)
     block_outputs: dict[str, Any] = {}
     layer_outputs: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
 
-    def keep_block(path: str) -> Any:
-        return lambda _module, _args, output: block_outputs.__setitem__(path, output)
+    def keep_block(path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        block_outputs[path] = output
+        if look is None:
+            return
+        for layer in layers:
+            if layer.block_path == path:
+                writer, written = model.get_submodule(layer.writer), layer_outputs[layer.writer]
+                positions = _data_positions(inputs, written)
+                look(LayerPass(layer, writer, given.pop(layer.writer), written, hidden_of(output), positions))
 
-    def keep_layer(path: str) -> Any:
-        return lambda _module, _args, output: layer_outputs.__setitem__(path, output)
+    def keep_layer(path: str, _module: nn.Module, args: Any, output: Tensor) -> None:
+        layer_outputs[path] = output
+        if look is not None:
+            given[path] = args[0]
 
     blocks = _block_paths(layers)
     with ExitStack() as hooks:
         for path in blocks:
-            hooks.callback(model.get_submodule(path).register_forward_hook(keep_block(path)).remove)
+            hooks.callback(model.get_submodule(path).register_forward_hook(partial(keep_block, path)).remove)
         for layer in layers:
-            hooks.callback(model.get_submodule(layer.writer).register_forward_hook(keep_layer(layer.writer)).remove)
+            keep = partial(keep_layer, layer.writer)
+            hooks.callback(model.get_submodule(layer.writer).register_forward_hook(keep).remove)
         outputs = outputs_of(model, inputs)
     written = tuple(layer_outputs[layer.writer] for layer in layers)
-    positions = torch.ones(written[0].shape[:2], dtype=torch.bool)
-    mask = inputs.get("attention_mask")
-    if mask is not None and mask.shape == positions.shape:
-        positions = mask.bool()
+    positions = _data_positions(inputs, written[0])
     handed_on = tuple(block_outputs[path] for path in blocks)
     trace = DenseTrace(
         model,
@@ -171,6 +201,12 @@ def rows_of(output: Any, rows: Tensor) -> Any:
     if isinstance(output, tuple):
         return tuple(part[rows] if isinstance(part, Tensor) else part for part in output)
     return output[rows]
+
+
+def _data_positions(inputs: Inputs, written: Tensor) -> Tensor:
+    """Return where the samples hold data, [samples, positions] of bool, of what a layer has `written` for them."""
+    mask, shape = inputs.get("attention_mask"), written.shape[:2]
+    return torch.ones(shape, dtype=torch.bool) if mask is None or mask.shape != shape else mask.bool()
 
 
 def _sums(block_outputs: Sequence[Any], layer_outputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:

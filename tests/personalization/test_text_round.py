@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from personalization.layers import find_layers
 from personalization.pipeline import personalize
 from personalization.prior import Prior
 from personalization.settings import PersonalizationSettings
@@ -19,23 +18,16 @@ ATOMS = 8
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("known", [None, 0.0, 1.0])
 def test_a_round_takes_at_most_ten_passes_over_the_private_batch(family, known):
-    model, positions, asked = tiny_language_model(family), [], []
+    model, positions = tiny_language_model(family), []
     model.register_forward_pre_hook(
-        lambda _module, _args, given: asked.append(given["input_ids"].numel()), with_kwargs=True
+        lambda _module, _args, given: positions.append(given["input_ids"].numel()), with_kwargs=True
     )
-    layers = find_layers(model)
-    for layer in layers:
-        writer = model.get_submodule(layer.writer)
-        writer.register_forward_pre_hook(lambda _module, given: positions.append(given[0].shape[:2].numel()))
     precision = np.where(np.arange(ATOMS) % 2, known or 0.0, 1.0)
     prior = None if known is None else Prior(np.full(ATOMS, 0.1), precision)
     settings = PersonalizationSettings(budget=0.7, tolerance=math.inf)
     found = personalize(model, WINDOWS, prior=prior, settings=settings)
     assert found.evaluations == settings.probes + 1
-    # Blocks that a probe skips, and samples that nobody measures, cost nothing.
-    assert sum(positions) <= 10 * len(layers) * WINDOWS["input_ids"].numel()
-    # Where the fleet knows every atom nobody looks at local errors, and not even calls of the model are more.
-    assert known != 1.0 or sum(asked) <= 10 * WINDOWS["input_ids"].numel()
+    assert sum(positions) <= 10 * WINDOWS["input_ids"].numel()
 
 
 def test_fresh_probes_of_a_step_are_there_for_who_asks():
