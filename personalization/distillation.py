@@ -1,4 +1,7 @@
-"""Distil the dense model into a cut one on the private samples, without labels (Hinton et al. 2015, section 2)."""
+"""Distil the dense model into a cut one on the private samples, without labels or beside them.
+
+Hinton et al. 2015, 1503.02531, section 2.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +13,25 @@ from personalization.training import TrainingData, TrainingSettings, mean_in_chu
 # Of classes. Tokens are as many as they are rare: what counts there is what the dense model says, not its tail.
 _TEMPERATURE = 2.0
 _TOKEN_TEMPERATURE = 1.0
+# Of the loss, what labels get where they are learned from as well.
+LABEL_SHARE = 0.5
 
 
 def distill(
-    model: nn.Module, trace: DenseTrace, *, settings: TrainingSettings, data: TrainingData | None = None
+    model: nn.Module,
+    trace: DenseTrace,
+    *,
+    settings: TrainingSettings,
+    data: TrainingData | None = None,
+    labels: Tensor | None = None,
 ) -> nn.Module:
     """Return a copy of `model` trained to predict what the dense model does.
 
     The loss is KL(p_dense || p_model), with the head's shift in both, at a temperature of 2, for language models of 1.
-    data: what to train on instead of the samples of the trace; then the dense model is run on each batch. See
-    `training.train`.
+    data: what to train on instead of the samples of the trace; then the dense model is run on each batch. labels: of
+    what is trained on, [samples] or [samples, positions]. With them `LABEL_SHARE` of the loss is the cross-entropy of
+    what the model predicts, and the divergence is multiplied by the square of the temperature, so that the gradients of
+    both are of one size. See `training.train`.
     """
     # Inference tensors can't be saved for the backward pass; a copy of them can.
     inputs = {name: value.clone() for name, value in (trace.inputs if data is None else data.inputs).items()}
@@ -32,23 +44,33 @@ def distill(
         if own.ndim == 3:
             positions = trace.positions[pick] if data is None else torch.ones(own.shape[:2], dtype=torch.bool)
             dense, own = dense[positions], own[positions]
-        return _divergence(trace, student, dense, own)
+            truth = None if labels is None else labels[pick][positions]
+        else:
+            truth = None if labels is None else labels[pick]
+        return _divergence(trace, student, dense, own, truth)
 
     samples = trace.samples if data is None else data.samples
     positions = trace.positions.shape[1]
     return train(model, trace.layers, loss, samples=samples, positions=positions, settings=settings)
 
 
-def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tensor) -> Tensor:
-    """Return the mean divergence of what the student puts out, `own`, from `dense`, [predictions, ...] both."""
+def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tensor, truth: Tensor | None) -> Tensor:
+    """Return the mean loss of what the student puts out, `own`, beside `dense`, [predictions, ...] both.
+
+    truth: labels [predictions], None where nothing is learned from them.
+    """
     head = token_head(student)
     temperature = _TEMPERATURE if head is None else _TOKEN_TEMPERATURE
 
-    def chunk(own: Tensor, dense: Tensor) -> Tensor:
+    def chunk(own: Tensor, dense: Tensor, *truth: Tensor) -> Tensor:
         with torch.no_grad():
             targets = (trace.logits(dense).float() / temperature).log_softmax(-1)
         # The student's classifier has the shift in its bias; language models have no shift.
-        predicted = (own if head is None else head(own)).float() / temperature
-        return (targets.exp() * (targets - predicted.log_softmax(-1))).sum(-1)
+        logits = (own if head is None else head(own)).float()
+        divergence = (targets.exp() * (targets - (logits / temperature).log_softmax(-1))).sum(-1)
+        if not truth:
+            return divergence
+        surprise = nn.functional.cross_entropy(logits, truth[0], reduction="none")
+        return (1.0 - LABEL_SHARE) * temperature**2 * divergence + LABEL_SHARE * surprise
 
-    return mean_in_chunks(trace.classes, chunk, own, dense)
+    return mean_in_chunks(trace.classes, chunk, own, dense, *(() if truth is None else (truth,)))

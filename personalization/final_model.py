@@ -118,9 +118,12 @@ def trained(
     if not settings.trains:
         return model
     batches = _training_settings(settings, settings.training_steps)
-    if settings.recovery == "distill":
-        return distill(model, trace, settings=batches, data=training)
-    return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
+    if settings.recovery == "tune":
+        return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
+    told = None
+    if settings.recovery == "distill-tune":
+        told = labels if training is None else training.labels
+    return distill(model, trace, settings=batches, data=training, labels=told)
 
 
 def _training_settings(settings: PersonalizationSettings, steps: int) -> TrainingSettings:

@@ -35,7 +35,7 @@ def checked_count(
 
 def _check_training(labels: Tensor | None, settings: PersonalizationSettings) -> None:
     if settings.tunes and labels is None:
-        asked = "tune_first" if settings.tune_first else "recovery tune"
+        asked = "tune_first" if settings.tune_first else f"recovery {settings.recovery}"
         raise UserError(f"{asked} needs labels, which these samples lack; recovery distill needs none")
     if settings.adapters:
         check_adapters()

@@ -8,7 +8,7 @@ from personalization.errors import UserError
 
 Signal = Literal["entropy", "loss"]
 Solver = Literal["deviation", "lasso", "omp"]
-Recovery = Literal["fold", "ridge", "distill", "tune"]
+Recovery = Literal["fold", "ridge", "distill", "tune", "distill-tune"]
 Precision = Literal["single", "bfloat16"]
 Score = Literal["variance", "residual"]
 BudgetKind = Literal["weights", "bytes", "macs", "latency"]
@@ -28,7 +28,8 @@ class PersonalizationSettings:
     levels: the levels (shares of a layer removed) at which layers are probed; sensitivity is kept for each of them.
     solver: how sensitivities are recovered from probes; `deviation` needs a prior and is lasso without one.
     recovery: what follows a cut: `fold` means only, `ridge` closed form, `distill` closed form and then training to
-        predict what the dense model does, `tune` the same to predict labels (of text, the next tokens).
+        predict what the dense model does, `tune` the same to predict labels (of text, the next tokens),
+        `distill-tune` to do both.
     ridge: least strength of the closed-form refit, relative to the mean diagonal of the activations' second moments;
         where a device has few samples for a layer's units it is stronger.
     score: how the units of a layer are ranked.
@@ -42,9 +43,9 @@ class PersonalizationSettings:
     held_out_share: share of the private samples that refits do not see.
     refit_samples: of a language model, how many private samples the final cut is chosen and compensated on, where there
         are more than those that are measured on; 0 for those alone.
-    tune_first: batches on which the whole model is tuned to the labels before its final cut, 0 for none; `distill` then
-        learns from the tuned one.
-    training_steps: batches of `distill` and `tune`, 0 for no training. adapters: rank of the low-rank adapters that
+    tune_first: batches on which the whole model is tuned to the labels before its final cut, 0 for none; `distill`
+        and `distill-tune` then learn from the tuned one.
+    training_steps: batches of a recovery that trains, 0 for no training. adapters: rank of the low-rank adapters that
         all training trains instead of the weights, 0 for none. training_precision: of its passes; updates are in
         single precision.
     adapt_head: whether the head is fitted to how often the device sees each class, without labels (see `head`).
@@ -78,12 +79,12 @@ class PersonalizationSettings:
     @property
     def trains(self) -> bool:
         """Whether a model is trained after the cut."""
-        return self.recovery in ("distill", "tune") and self.training_steps > 0
+        return self.recovery in ("distill", "tune", "distill-tune") and self.training_steps > 0
 
     @property
     def tunes(self) -> bool:
         """Whether labels are trained on, before the cut or after it."""
-        return self.tune_first > 0 or (self.recovery == "tune" and self.trains)
+        return self.tune_first > 0 or (self.recovery in ("tune", "distill-tune") and self.trains)
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, with a line that says what was expected."""

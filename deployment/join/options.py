@@ -117,7 +117,8 @@ class OwnOptions:
         Recovery | None,
         typer.Option(
             help="What makes up for a cut on this device: folded means only, closed-form refit (ridge), or that and "
-            "training, towards the dense model (distill) or the labels, which are the next tokens of a text (tune).",
+            "training, towards the dense model (distill), the labels, which are the next tokens of a text (tune), or "
+            "both.",
             show_default="the fleet's",
         ),
     ] = None

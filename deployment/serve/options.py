@@ -67,8 +67,8 @@ class PersonalizingOptions:
         Recovery,
         typer.Option(
             help="What makes up for a cut on devices that joined without a --recovery of their own: folded means only, "
-            "closed-form refit (ridge), or that and training, towards the dense model (distill) or the labels, which "
-            "are the next tokens of a text (tune)."
+            "closed-form refit (ridge), or that and training, towards the dense model (distill), the labels, which "
+            "are the next tokens of a text (tune), or both."
         ),
     ] = PersonalizationSettings.recovery
     refit_samples: Annotated[

@@ -99,7 +99,7 @@ class RecoveryOptions:
         Recovery,
         typer.Option(
             help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and training, without "
-            "labels on what the whole model predicts (distill) or on labels, of text the next tokens (tune)."
+            "labels on what the whole model predicts (distill), on labels, of text the next tokens (tune), or on both."
         ),
     ] = PersonalizationSettings.recovery
     refit_samples: Annotated[
@@ -113,10 +113,10 @@ class RecoveryOptions:
         int,
         typer.Option(
             help="Batches on which the whole model is tuned to the labels, of text the next tokens, before its final "
-            "cut; `--recovery distill` then learns from it. 0: none."
+            "cut; `--recovery distill` or `distill-tune` then learns from it. 0: none."
         ),
     ] = PersonalizationSettings.tune_first
-    training_steps: Annotated[int, typer.Option(help="Batches of training, with `--recovery distill` or `tune`.")] = (
+    training_steps: Annotated[int, typer.Option(help="Batches of training, with a recovery that trains.")] = (
         PersonalizationSettings.training_steps
     )
     adapters: Annotated[

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from personalization.masked import Compensation, MaskedModel
 from personalization.measurement import measure
 from personalization.readout import outputs_of
 from personalization.trace import trace_dense
-from personalization.training import TrainingSettings
+from personalization.training import TrainingData, TrainingSettings
 
 
 def prepared(name="vit", samples=60):
@@ -109,6 +110,38 @@ def test_the_head_s_shift_is_part_of_what_is_learned():
     drift = [(model.classifier.bias - shifted.classifier.bias).abs().sum() for model in (after, plain)]
     assert divergence(replace(trace, outputs=trace.outputs + shift), after) < 1e-3
     assert drift[0] < drift[1]
+
+
+@pytest.mark.parametrize("name", ["vit", "llama"])
+@pytest.mark.parametrize("more", [False, True])
+def test_beside_labels_half_of_the_loss_is_cross_entropy(name, more):
+    """One step of Adam against the same with a loss that is written out: at first its length is the rate, so that only
+    the direction of each weight's gradient matters."""
+    trace, cut = prepared(name, samples=12)
+    temperature, shape = (2.0, (12,)) if name == "vit" else (1.0, (12, 7))
+    labels = torch.randint(1, trace.classes, shape, generator=torch.Generator().manual_seed(7))
+    data = TrainingData(trace.inputs, labels) if more else None
+    found = distill(cut, trace, settings=TrainingSettings(steps=1, seed=0), data=data, labels=labels)
+    slow = copy.deepcopy(cut)
+    for parameter in slow.parameters():
+        parameter.requires_grad_(True)
+    places = torch.ones(shape, dtype=torch.bool) if more or name == "vit" else trace.positions.clone()
+    with torch.no_grad():
+        targets = (trace.model(**trace.inputs).logits[places] / temperature).log_softmax(-1)
+    logits = slow(**{key: value.clone() for key, value in trace.inputs.items()}).logits[places]
+    divergence = nn.functional.kl_div(
+        (logits / temperature).log_softmax(-1), targets, log_target=True, reduction="batchmean"
+    )
+    (temperature**2 * divergence + nn.functional.cross_entropy(logits, labels[places])).backward()
+    told, largest = 0, max(p.grad.abs().max() for p in slow.parameters() if p.grad is not None)
+    for before, after, expected in zip(cut.parameters(), found.parameters(), slow.parameters(), strict=True):
+        moved = after - before
+        if expected.grad is None or not moved.any():
+            continue
+        clear = expected.grad.abs() > 1e-4 * largest
+        assert torch.equal(moved[clear].sign(), -expected.grad[clear].sign())
+        told += int(clear.sum())
+    assert told > 500
 
 
 def range_of(layer):

@@ -18,7 +18,7 @@ def tensors(model):
     return {key: tensor.clone() for key, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("recovery", ["distill", "tune"])
+@pytest.mark.parametrize("recovery", ["distill", "tune", "distill-tune"])
 def test_no_steps_are_no_training_and_need_no_labels_and_no_adapters(recovery, monkeypatch):
     monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
     model, inputs = tiny("vit")

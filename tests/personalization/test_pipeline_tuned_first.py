@@ -54,13 +54,15 @@ def test_what_is_cut_is_the_tuned_model_and_where_is_as_before():
         assert torch.equal(writer.weight, expected.writers[layer.index].weight)
 
 
-def test_distillation_is_from_the_tuned_model():
+@pytest.mark.parametrize("recovery", ["distill", "distill-tune"])
+def test_distillation_is_from_the_tuned_model(recovery):
     model, (inputs, more) = tiny_language_model("llama"), text()
     first = {"refit_samples": 30, "tune_first": 20}
-    cut, found = speaker(**first), speaker(**first, recovery="distill", training_steps=5)
+    cut, found = speaker(**first), speaker(**first, recovery=recovery, training_steps=5)
     tuned = tune(model, cut.layers, more, settings=TrainingSettings(steps=20, seed=2))
     trace = device_trace(tuned, cut.layers, inputs, PersonalizationSettings())
-    expected = distill(cut.model, trace, settings=TrainingSettings(steps=5, seed=2), data=more)
+    told = more.labels if recovery == "distill-tune" else None
+    expected = distill(cut.model, trace, settings=TrainingSettings(steps=5, seed=2), data=more, labels=told)
     for one, other in zip(found.model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
 

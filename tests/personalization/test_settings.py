@@ -14,7 +14,7 @@ POSITIVE = ("ridge", "tolerance")
 CHOICES = {
     "signal": ("entropy", "loss"),
     "solver": ("deviation", "lasso", "omp"),
-    "recovery": ("fold", "ridge", "distill", "tune"),
+    "recovery": ("fold", "ridge", "distill", "tune", "distill-tune"),
     "score": ("variance", "residual"),
     "training_precision": ("single", "bfloat16"),
     "budget_kind": ("weights", "bytes", "macs", "latency"),
