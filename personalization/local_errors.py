@@ -19,9 +19,9 @@ class LocalErrors:
 
     A local error is the squared distance of what a layer's refitted writer puts out, once the layer is lowered by
     itself, from what the dense layer does, over the squared length of the residual stream behind its block: the mean
-    over the positions of the measured samples. Entropy rises about in proportion to it: in SmolLM2 from level to level,
-    and from speaker to speaker, both change by the same factor. By how much one layer's error is felt more than
-    another's is left to probes, and to the fleet.
+    over the positions of the measured samples. Entropy rises about in proportion to it: in SmolLM2 by the same factor
+    from level to level, and along with it from speaker to speaker. By how much one layer's error is felt more than
+    another's, which in attention differs most, is left to probes, and to the fleet (docs/text.md has the figures).
     """
 
     def __init__(

@@ -19,9 +19,11 @@ from rich.console import Console
 from benchmarks.kept_results import kept, map_and_keep
 from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
+from benchmarks.text.proportionality import proportionality
 from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.whole import CHAINS, evaluate_chain, told_last
 from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings
 from personalization.texts import WINDOW_TOKENS
 
 UNTRAINED, TRAINED, WHOLE = "untrained", "distilled", "whole"
@@ -90,7 +92,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), whole_table(whole)])
+    told = proportionality(sensed, fleet.load().layers, len(PersonalizationSettings.levels))
+    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), whole_table(whole), told])
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.text.__main__ import TRAINED, WHOLE, run
 from benchmarks.text.cells import COLUMNS, COMPENSATED, Fleet, all_tasks, evaluate, sense, whole_client
 from benchmarks.text.clients import load_client, load_world
+from benchmarks.text.proportionality import proportionality
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
     BUDGETS,
@@ -147,3 +148,14 @@ def test_whole_models_keep_their_share_of_all_weights_and_the_table_judges_them(
     assert text.count("reached") == 4
     part = whole_table([record for record in records if record["client"] or record["arm"] == DENSE])
     assert part.count(f"[{fleet.clients - 1}]") == len(ARMS) - 1 + 4
+
+
+def test_proportion_is_a_slope_of_one_and_the_same_rise_over_levels():
+    rng, layers = np.random.default_rng(0), one_layer_blocks(6)
+    errors = np.exp(rng.normal(size=(5, 12, 2)).cumsum(-1))
+    power = np.where(np.arange(12) % 2, 1.0, 2.0)[:, None]
+    sensed = [{"errors": e.ravel().tolist(), "single": (0.01 * e**power).ravel().tolist()} for e in errors]
+    lines = proportionality(sensed, layers, 2).splitlines()
+    rise = np.log(errors[:, 1::2, 1] / errors[:, 1::2, 0]).mean()
+    assert f"| mlp | 1.00, slope 1.00 | 1.00, slope 1.00 | 1.00, error {rise:+.2f}, entropy {rise:+.2f} |" in lines
+    assert any(line.startswith("| attention | 1.00, slope 2.00 | 1.00, slope 2.00 |") for line in lines)
