@@ -4,7 +4,8 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,15 @@ from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
 from simulations.canaries.texts import with_canary_texts
 from simulations.engine import run_in_process
-from simulations.evaluation import Evaluator, Judge, client_folder, dense_figures, evaluate_fleet, summarize
+from simulations.evaluation import (
+    DenseFigures,
+    Evaluator,
+    Judge,
+    client_folder,
+    dense_figures,
+    evaluate_fleet,
+    summarize,
+)
 from simulations.fleet_settings import FleetSettings
 from simulations.identities import SimulatedIdentities
 from simulations.noise import SimulatedNoise
@@ -74,7 +83,7 @@ def run_fleet(
     on its client's test data. Raises UserError for settings, data or models that do not work, and for a folder that
     holds another run.
     """
-    started, cpu_started = time.perf_counter(), time.process_time()
+    started = _Clock.now()
     config = settings.run_config()
     backbone = load_backbone(str(config["model"]))
     preprocessing = check_task(
@@ -95,51 +104,87 @@ def run_fleet(
 
     noise = SimulatedNoise(settings.seed)
     server_app = make_server_app(config=config, on_round=report_round, noise=noise.server, load=lambda _: backbone)
-    threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(working_threads(backbone.model, threads))
-        if settings.engine == "ray":
-            from simulations.engine_ray import run_under_ray
+        with _threads(working_threads(backbone.model, torch.get_num_threads())):
+            if settings.engine == "ray":
+                from simulations.engine_ray import run_under_ray
 
-            run_under_ray(server_app, make_client_app(config=config, identify=identify, noise=noise), clients=clients)
-        else:
-            client_app = make_client_app(data, identify=identify, noise=noise)
-            with recorded(settings.out if settings.record else None) as tap:
-                run_in_process(
-                    server_app,
-                    client_app,
-                    clients=clients,
-                    run_config=config,
-                    node_config=budget_of(settings.epsilon_budget),
-                    on_answer=on_answer,
-                    tap=tap,
-                )
+                client_app = make_client_app(config=config, identify=identify, noise=noise)
+                run_under_ray(server_app, client_app, clients=clients)
+            else:
+                with recorded(settings.out if settings.record else None) as tap:
+                    run_in_process(
+                        server_app,
+                        make_client_app(data, identify=identify, noise=noise),
+                        clients=clients,
+                        run_config=config,
+                        node_config=budget_of(settings.epsilon_budget),
+                        on_answer=on_answer,
+                        tap=tap,
+                    )
     except UserError as error:
         reason = f"{error}{_first_failure(settings.out, clients)}"
         if not settings.resume:
             _remove_unbegun(settings.out)
         raise UserError(reason) from error
-    finally:
-        torch.set_num_threads(threads)
+    judged = evaluate_fleet(settings.out, evaluator(), range(clients))
+    rows = list(_announced(judged, on_judged))
+    return _result(settings, config, rows, dense_figures(backbone, data), started)
+
+
+def _result(
+    settings: FleetSettings,
+    config: dict[str, ConfigValue],
+    rows: list[dict[str, Any]],
+    dense: DenseFigures,
+    started: "_Clock",
+) -> FleetResult:
+    """Return what a run has come to whose personal models were judged, `rows` for each client."""
+    clients = len(rows)
     journal = load_journal(settings.out / "server")
-    rows = []
-    for row in evaluate_fleet(settings.out, evaluator(), range(clients)):
-        rows.append(row)
-        if on_judged is not None:
-            on_judged()
-    dense = dense_figures(backbone, data)
     final = _final_record(journal, settings.out, clients)
     rounds = [_with_evaluations(record, settings.out, clients) for record in journal.rounds]
     summary = summarize(rows, rounds, final, dense)
     summary["privacy"] = write_privacy(final["privacy"])
     if settings.epsilon_budget is not None:
         summary["clients_sat_out"] = sat_out(settings.out, clients)
-    summary["wall_seconds"] = time.perf_counter() - started
-    summary["cpu_seconds"] = time.process_time() - cpu_started
+    ended = _Clock.now()
+    summary["wall_seconds"] = ended.wall - started.wall
+    summary["cpu_seconds"] = ended.cpu - started.cpu
     summary["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     hidden = ("enrolment-file", "out-dir", "resume", "private-data")
     shown = {key: value for key, value in config.items() if key not in hidden}
     return FleetResult(dense.model, shown, rounds, final, rows, summary)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Seconds that pass, and that this process computes."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> "_Clock":
+        return cls(time.perf_counter(), time.process_time())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch work with `count` threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _announced(rows: Iterable[dict[str, Any]], on_judged: Callable[[], None] | None) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield row
+        if on_judged is not None:
+            on_judged()
 
 
 def _world(
