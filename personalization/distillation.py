@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from personalization.readout import outputs_of, token_head
 from personalization.trace import DenseTrace
-from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
+from personalization.training import LEARNING_RATE, TrainingData, TrainingSettings, mean_in_chunks, train
 
 # Of classes. Tokens are as many as they are rare: what counts there is what the dense model says, not its tail.
 _TEMPERATURE = 2.0
 _TOKEN_TEMPERATURE = 1.0
-# Of the loss, what labels get where they are learned from as well.
-LABEL_SHARE = 0.5
+# A language model that is brought back to what it did before its cut has less to learn than one that is tuned.
+_TOKEN_RATE = 1e-4
+# Of the loss, what labels get where they are learned from as well: with more of it, what little private text there is
+# gets learned by heart.
+LABEL_SHARE = 0.3
 
 
 def distill(
@@ -50,8 +53,15 @@ def distill(
         return _divergence(trace, student, dense, own, truth)
 
     samples = trace.samples if data is None else data.samples
-    positions = trace.positions.shape[1]
-    return train(model, trace.layers, loss, samples=samples, positions=positions, settings=settings)
+    return train(
+        model,
+        trace.layers,
+        loss,
+        samples=samples,
+        positions=trace.positions.shape[1],
+        settings=settings,
+        rate=LEARNING_RATE if trace.head is None else _TOKEN_RATE,
+    )
 
 
 def _divergence(trace: DenseTrace, student: nn.Module, dense: Tensor, own: Tensor, truth: Tensor | None) -> Tensor:

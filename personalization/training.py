@@ -17,7 +17,7 @@ from personalization.trace import Inputs
 _BATCH = 32
 # Of language models, whose samples are long: what the backward pass keeps of them would not fit otherwise.
 _BATCH_POSITIONS = 512
-_LEARNING_RATE = 3e-4
+LEARNING_RATE = 3e-4
 _ADAPTER_RATE = 10.0
 # Logits of a language model that exist at a time: 32 MB. Its head is read once for each piece.
 _CHUNK_LOGITS = 2**23
@@ -69,19 +69,21 @@ def train(
     samples: int,
     positions: int,
     settings: TrainingSettings,
+    rate: float = LEARNING_RATE,
 ) -> nn.Module:
     """Return a copy of `model` trained with Adam to lower `loss`, in evaluation mode and without gradients.
 
-    positions: of a sample. The learning rate falls to zero on a cosine; that of adapters is ten times as high, for they
-    begin at nothing. A language model's embeddings are not trained: they are shared with the dense model, and private
-    text says something about few of them. `model` itself, and every tensor that it shares with others, stays as it is.
+    positions: of a sample. The learning rate falls from `rate` to zero on a cosine; that of adapters is ten times as
+    high, for they begin at nothing. A language model's embeddings are not trained: they are shared with the dense
+    model, and private text says something about few of them. `model` itself, and every tensor that it shares with
+    others, stays as it is.
     """
     if not settings.steps:
         return model
     fixed = _embeddings(model)
     student = copy.deepcopy(model, dict(fixed))
     trained = _trained(student, layers, {id(parameter) for parameter in fixed.values()}, settings)
-    optimizer = torch.optim.Adam(trained, lr=_LEARNING_RATE * (_ADAPTER_RATE if settings.adapters else 1.0))
+    optimizer = torch.optim.Adam(trained, lr=rate * (_ADAPTER_RATE if settings.adapters else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     batch = max(1, _BATCH_POSITIONS // positions) if token_head(model) is not None else _BATCH
     picks = _batches(samples, batch, torch.Generator().manual_seed(settings.seed))

@@ -14,8 +14,9 @@ from benchmarks.text.whole import (
     ARMS,
     DENSE,
     DENSE_TUNED,
-    DISTILLING_STEPS,
+    RECOVERY,
     SHARE,
+    TRAINING_STEPS,
     TUNED_CUT,
     TUNING_STEPS,
     VOCABULARY,
@@ -101,7 +102,7 @@ def whole_table(records: Sequence[Record]) -> str:
         return ""
     lines = [
         f"{speakers} speakers. Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, on "
-        f"{WINDOWS} windows; {TUNING_STEPS} batches of tuning, {DISTILLING_STEPS} of distillation.",
+        f"{WINDOWS} windows; {TUNING_STEPS} batches of tuning, {TRAINING_STEPS} of `{RECOVERY}`.",
         "Perplexity for each token of the dense model, relative to the dense model's, 95 % interval.",
         "",
         "| model | weights | perplexity |",

@@ -8,6 +8,7 @@ from benchmarks.text.cells import Fleet, row_counts
 from benchmarks.text.clients import Client, Counts, load_client
 from benchmarks.text.rows import FLEET_AND_OWN
 from personalization.layers import linear_bias
+from personalization.settings import Recovery
 
 Record = dict[str, Any]
 SHARE = 0.8
@@ -15,11 +16,12 @@ SHARE = 0.8
 VOCABULARY = 24_000
 # Batches of tuning: with 200 even the dense model begins to lose.
 TUNING_STEPS = 100
-DISTILLING_STEPS = 100
+TRAINING_STEPS = 200
+RECOVERY: Recovery = "distill-tune"
 # Windows of private text that a cut is made on, where there are as many.
-WINDOWS = 256
+WINDOWS = 64
 DENSE, DENSE_TUNED = "dense", "dense, tuned"
-CUT, TUNED_CUT, ALL_THREE = "cut", "tuned, cut", "tuned, cut, distilled"
+CUT, TUNED_CUT, ALL_THREE = "cut", "tuned, cut", "tuned, cut, trained"
 ARMS = (DENSE, DENSE_TUNED, CUT, TUNED_CUT, ALL_THREE)
 # What is made one after the other.
 CHAINS = ((DENSE, DENSE_TUNED), (TUNED_CUT, ALL_THREE), (CUT,))
@@ -34,7 +36,7 @@ def evaluate_chain(fleet: Fleet, sensed: dict[int, Record], task: tuple[int, str
     else:
         client = load_client(fleet.load(), number, vocabulary=VOCABULARY)
         counts = counts_of_share(client, sensed, number)
-        models = _cut_and_distilled(client, counts) if first == TUNED_CUT else [client.cut_on_more(counts, WINDOWS)]
+        models = _cut_and_trained(client, counts) if first == TUNED_CUT else [client.cut_on_more(counts, WINDOWS)]
     whole = _weights(client.world.model)
     (arms,) = (chain for chain in CHAINS if chain[0] == first)
     return [
@@ -59,10 +61,10 @@ def counts_of_share(client: Client, sensed: dict[int, Record], number: int) -> C
     return row_counts(client, FLEET_AND_OWN, budget, sensed, number)[0]
 
 
-def _cut_and_distilled(client: Client, counts: Counts) -> list[torch.nn.Module]:
+def _cut_and_trained(client: Client, counts: Counts) -> list[torch.nn.Module]:
     tuned = client.tuned_first(TUNING_STEPS)
     cut = tuned.cut_on_more(counts, WINDOWS)
-    return [cut, tuned.trained(cut, "distill", steps=DISTILLING_STEPS)]
+    return [cut, tuned.trained(cut, RECOVERY, steps=TRAINING_STEPS)]
 
 
 def _weights(model: torch.nn.Module) -> int:

@@ -38,7 +38,7 @@ from personalization.layers import Layer, LayerKind
 def fleet(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.text.cells.DISTILLING_STEPS", 3)
     monkeypatch.setattr("benchmarks.text.whole.TUNING_STEPS", 3)
-    monkeypatch.setattr("benchmarks.text.whole.DISTILLING_STEPS", 3)
+    monkeypatch.setattr("benchmarks.text.whole.TRAINING_STEPS", 3)
     monkeypatch.setattr("benchmarks.text.whole.WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.cells.MORE_WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.whole.VOCABULARY", 300)

@@ -7,7 +7,7 @@ from architectures import CLASSES, build
 from torch import nn
 
 from personalization.cutting import cut_model
-from personalization.distillation import distill
+from personalization.distillation import LABEL_SHARE, distill
 from personalization.layers import find_layers
 from personalization.masked import Compensation, MaskedModel
 from personalization.measurement import measure
@@ -51,7 +51,7 @@ def state(model):
 @pytest.mark.parametrize("name", ["vit", "bert", "llama"])
 def test_distillation_brings_a_cut_model_closer_to_the_dense_one(name):
     trace, cut = prepared(name)
-    student = distill(cut, trace, settings=TrainingSettings(steps=40, seed=0))
+    student = distill(cut, trace, settings=TrainingSettings(steps=150, seed=0))
     assert divergence(trace, student) < 0.9 * divergence(trace, cut)
     assert not student.training
     assert not any(parameter.requires_grad for parameter in student.parameters())
@@ -114,7 +114,7 @@ def test_the_head_s_shift_is_part_of_what_is_learned():
 
 @pytest.mark.parametrize("name", ["vit", "llama"])
 @pytest.mark.parametrize("more", [False, True])
-def test_beside_labels_half_of_the_loss_is_cross_entropy(name, more):
+def test_beside_labels_a_share_of_the_loss_is_cross_entropy(name, more):
     """One step of Adam against the same with a loss that is written out: at first its length is the rate, so that only
     the direction of each weight's gradient matters."""
     trace, cut = prepared(name, samples=12)
@@ -132,7 +132,8 @@ def test_beside_labels_half_of_the_loss_is_cross_entropy(name, more):
     divergence = nn.functional.kl_div(
         (logits / temperature).log_softmax(-1), targets, log_target=True, reduction="batchmean"
     )
-    (temperature**2 * divergence + nn.functional.cross_entropy(logits, labels[places])).backward()
+    surprise = nn.functional.cross_entropy(logits, labels[places])
+    ((1.0 - LABEL_SHARE) * temperature**2 * divergence + LABEL_SHARE * surprise).backward()
     told, largest = 0, max(p.grad.abs().max() for p in slow.parameters() if p.grad is not None)
     for before, after, expected in zip(cut.parameters(), found.parameters(), slow.parameters(), strict=True):
         moved = after - before
