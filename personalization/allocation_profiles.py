@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from personalization.allocation import Curves
 from personalization.errors import UserError
 from personalization.layers import Layer
-from personalization.prior import Prior
+from personalization.prior import CERTAINTY, Prior
 
 PROFILES = ("uniform", "depth-linear")
 # How much the level rises from the first block to the last, relative to its mean; linearly, as in ATP (2502.14770).
@@ -44,10 +44,10 @@ def profile_curves(costs: NDArray[np.float64], levels: NDArray[np.float64]) -> C
 
 
 def profile_prior(curves: Curves, levels: NDArray[np.float64]) -> Prior:
-    """Return `curves` as a prior over the probe levels, known everywhere: a device that believes it measures nothing.
+    """Return `curves` as a prior over the probe levels, certain everywhere: a device that believes it measures nothing.
 
     levels: [layers, levels], as each layer can be lowered (`sensing.probe_levels`). Sensitivities [layers * levels] add
     up to one nat over the layers at level 1; only ratios matter for allocation.
     """
     table = np.array([curves.at(layer, own) for layer, own in enumerate(levels)])
-    return Prior(table.reshape(-1), np.ones(table.size))
+    return Prior(table.reshape(-1), np.full(table.size, CERTAINTY))

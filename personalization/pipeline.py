@@ -92,7 +92,7 @@ def personalize(
     fit = fit_split(count, settings.held_out_share, rng)
     cut, allowed = compensation(settings, fit), _allowed(layers, dropped_units)
     errors = None
-    if prior is None or not prior.complete:
+    if prior is None or not prior.certain:
         errors = LocalErrors(settings.levels, cut, allowed=allowed, measured=~fit)
     trace = device_trace(model, layers, inputs, settings, look=None if errors is None else errors.look)
     check_trace(trace, labels, settings)
@@ -172,7 +172,7 @@ def _sense(
 def _expected(
     errors: NDArray[np.float64], layers: Sequence[Layer], samples: ProbeSamples, prior: Prior | None
 ) -> Prior | None:
-    """Return what a device expects that knows its local `errors` [layers, levels] and a fleet's incomplete prior."""
+    """Return what a device expects that knows its local `errors` [layers, levels] and what its fleet has measured."""
     if prior is None or not prior.sensitivity.any():
         return prior_of_errors(errors, samples)
     return completed_prior(prior, layers, errors)

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Precision that one clean look of one client adds (see recovery/precision.py); a fleet's is the sum over its clients.
+LOOK = 0.5
+# From so much on nothing that a device knows beforehand can add to it.
+CERTAINTY = 10_000 * LOOK
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -30,3 +35,8 @@ class Prior:
     def complete(self) -> bool:
         """Whether the fleet has measured every atom."""
         return bool(self.precision.all())
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is to be believed as it is."""
+        return bool((self.precision >= CERTAINTY).all())

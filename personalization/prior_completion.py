@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.layers import Layer
-from personalization.prior import Prior
+from personalization.prior import LOOK, Prior
 from personalization.sensing import ProbeSamples
 
 Array = NDArray[np.float64]
@@ -20,7 +20,7 @@ _DEPTH = 0.5
 _LAYER = 0.4
 _ATOM = 0.15
 # By how much what one device measures of an atom is off for the others.
-_LOOK = 0.3
+_DEVIATION = 0.3
 # Blocks over which the part that changes with depth is remembered.
 _BLOCKS = 3.0
 _FLOOR = 0.001
@@ -29,25 +29,26 @@ _PRECISION = 0.05
 
 
 def completed_prior(prior: Prior, layers: Sequence[Layer], errors: Array) -> Prior:
-    """Return what a fleet that has not measured every atom yet lets a device expect of each.
+    """Return what a fleet lets a device expect of each atom, those included that it has not measured yet.
 
     prior: [atoms] = [layers * levels]. errors: the device's own local errors, [layers, levels]. A young fleet of a deep
     model has measured many layers at one level or at none, and most others once. What a device can expect is its own
     error times a gain: the mean of a Gaussian process over log gains (Rasmussen and Williams, Gaussian Processes for
     Machine Learning, equation 2.25) with a mean for each kind of layer, and a little for each level of it, a part that
     changes slowly with depth, one for each layer at all its levels and a little for each atom. What was measured often
-    is left nearly as it is: the atom with the least precision counts as one look. A higher level of a layer is never
-    expected to cost less than a lower one. Where everything is known, or only zeros are, it comes back as it was.
+    is left nearly as it is. A higher level of a layer is never expected to cost less than a lower one. Where all is
+    certain, or only zeros are known, it comes back as it was.
     """
     known = prior.precision > 0.0
-    if prior.complete or not prior.sensitivity[known].any():
+    if prior.certain or not prior.sensitivity[known].any():
         return prior
     floor = _FLOOR * float(prior.sensitivity[known].mean())
     own = _logarithms(errors)
     gains = np.log(np.maximum(prior.sensitivity[known], floor)) - own[known]
-    looks = prior.precision[known] / prior.precision[known].min()
+    # Old rounds fade from the fleet's precision, not from the truth: what it knows least counts as one look at least.
+    looks = prior.precision[known] / min(LOOK, float(prior.precision[known].min()))
     shared = _covariance(layers, errors.shape[1])
-    noise = np.diag(_LOOK**2 / looks)
+    noise = np.diag(_DEVIATION**2 / looks)
     mean = gains.mean()
     weights = np.linalg.solve(shared[np.ix_(known, known)] + noise, gains - mean)
     expected = np.exp(mean + own + shared[:, known] @ weights).reshape(errors.shape)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from personalization.allocation import Curves, fit_curves
 from personalization.allocation_profiles import profile_curves, profile_levels
 from personalization.layers import Layer
-from personalization.prior import Prior
-from personalization.prior_completion import prior_of_errors
+from personalization.prior import LOOK, Prior
+from personalization.prior_completion import completed_prior, prior_of_errors
 from personalization.recovery import recover
 from personalization.sensing import ProbeSamples, draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
@@ -56,12 +56,13 @@ def fleet_prior(others: Sequence[NDArray[np.float64]], masks: NDArray[np.float64
     """Return the prior of clients of sensitivities `others` [clients][atoms] that measured the atoms in their `masks`
     [clients, atoms], each once.
 
-    The precision-weighted mean on the wire's logarithmic scale, where one clean look has precision 0.5.
+    The precision-weighted mean on the wire's logarithmic scale, where one clean look has precision `LOOK`, of as much
+    precision as all have together.
     """
     scaled = to_wire(np.array(others))
-    weight = 0.5 * masks
-    precision = weight.mean(0)
-    mean = np.divide((weight * scaled).mean(0), precision, out=np.zeros(scaled.shape[1]), where=precision > 0)
+    weight = LOOK * masks
+    precision = weight.sum(0)
+    mean = np.divide((weight * scaled).sum(0), precision, out=np.zeros(scaled.shape[1]), where=precision > 0)
     return Prior(from_wire(mean), precision)
 
 
@@ -107,8 +108,9 @@ def row_curves(
         design, measurements = sensed.many.design, sensed.many.measurements
         result = recover(design, measurements, prior=expected, levels=levels, seed=settings.seed)
         return fit_curves(result.sensitivity, shares), len(sensed.many.measurements)
+    expected = completed_prior(prior, layers, sensed.errors)
     if row == "fleet prior":
-        return fit_curves(prior.sensitivity, shares), 0
+        return fit_curves(expected.sensitivity, shares), 0
     probes = int(row.removeprefix("fleet prior + ").removesuffix(" own"))
     mask = share_of_atoms(len(layers), levels, probes, rng, prior)
-    return fit_curves(own_with_prior(sensed, prior, mask, levels, settings.seed), shares), probes
+    return fit_curves(own_with_prior(sensed, expected, mask, levels, settings.seed), shares), probes

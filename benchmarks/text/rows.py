@@ -10,7 +10,7 @@ from benchmarks.text.clients import Counts
 from personalization.allocation import Curves, fit_curves
 from personalization.allocation_profiles import PROFILES, profile_curves, profile_levels
 from personalization.layers import Layer
-from personalization.prior import Prior
+from personalization.prior import LOOK, Prior
 from personalization.prior_completion import completed_prior
 from personalization.recovery import recover
 from personalization.sensing import draw_probes, probe_levels
@@ -61,7 +61,8 @@ def fleet_prior(others: Sequence[Array], layers: int, levels: int, seed: int) ->
     """Return what a fleet knows whose clients, with sensitivities `others` [clients][atoms], probe in rounds.
 
     Each draws its probes where the prior of the round before is least certain. The prior is the precision-weighted mean
-    on the wire's logarithmic scale, where one clean look has precision 0.5, and rises with the level, as the server's.
+    on the wire's logarithmic scale, where one clean look has precision `LOOK`, of as much precision as all have
+    together, and rises with the level, as the server's.
     """
     scaled = to_wire(np.array(others))
     looks = np.zeros_like(scaled)
@@ -70,9 +71,9 @@ def fleet_prior(others: Sequence[Array], layers: int, levels: int, seed: int) ->
     for _ in range(FLEET_ROUNDS):
         for seen in looks:
             seen += draw_probes(layers, levels, PROBES, layers_per_probe=1, prior=prior, seen=seen, rng=rng).sum(0)
-        weight = 0.5 * np.minimum(looks, 1.0)
-        precision = weight.mean(0)
-        mean = np.divide((weight * scaled).mean(0), precision, out=np.zeros(layers * levels), where=precision > 0)
+        weight = LOOK * np.minimum(looks, 1.0)
+        precision = weight.sum(0)
+        mean = np.divide((weight * scaled).sum(0), precision, out=np.zeros(layers * levels), where=precision > 0)
         rising = np.maximum.accumulate(mean.reshape(layers, levels), axis=1).ravel()
         prior = Prior(np.where(precision > 0, from_wire(rising), 0.0), precision)
     assert prior is not None

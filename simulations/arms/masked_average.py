@@ -14,7 +14,7 @@ from personalization.footprint import block_weights, kept_weights
 from personalization.groups import UnitGroups, dropped_units
 from personalization.layers import find_layers, linear_weight
 from personalization.pipeline import Personalization, personalize
-from personalization.prior import Prior
+from personalization.prior import CERTAINTY, Prior
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World, client_settings, signal_labels
 from simulations.arms.training import Training, Weights, read_weights, train, with_weights
@@ -67,7 +67,7 @@ class MaskedAverage:
             model,
             samples.inputs,
             labels=signal_labels(samples, settings),
-            prior=Prior(np.ones(atoms), np.ones(atoms)),
+            prior=Prior(np.ones(atoms), np.full(atoms, CERTAINTY)),
             dropped_units=self._dropped,
             # The head stays the fleet's while it is averaged; each client fits the average to its own classes.
             settings=replace(settings, budget=1.0, steps=1, step_probes=0, tolerance=math.inf, adapt_head=False),

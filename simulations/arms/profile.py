@@ -20,8 +20,8 @@ from simulations.fleet_settings import FleetSettings
 class ProfileArm(Arm):
     """Levels come from `profile` (see personalization.allocation_profiles) instead of from measurements.
 
-    Clients believe the profile as they would a fleet's prior that knows every layer, and take no probes; ranking,
-    compensation, budget and tolerance are those of every personal model.
+    Clients believe the profile as they would a fleet's prior that is certain of every layer, and take no probes;
+    ranking, compensation, budget and tolerance are those of every personal model.
     """
 
     profile: ClassVar[str]

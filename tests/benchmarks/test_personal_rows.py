@@ -38,7 +38,7 @@ def test_the_fleets_prior_is_a_geometric_mean_of_those_who_looked():
     clients = [np.array(single) for single in ([1.0, 5.0], [4.0, 9.0], [16.0, 2.0])]
     prior = fleet_prior(clients, np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
     np.testing.assert_allclose(prior.sensitivity, [4.0, 0.0], rtol=1e-3)
-    np.testing.assert_allclose(prior.precision, [1 / 3, 0.0])
+    np.testing.assert_allclose(prior.precision, [1.0, 0.0])
 
 
 def test_an_interval_covers_the_mean_of_a_normal_sample_about_as_wide_as_theory():

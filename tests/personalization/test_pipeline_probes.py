@@ -7,7 +7,7 @@ from pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
 from personalization import personalize
 from personalization.measurement import loss_increase
-from personalization.prior import Prior
+from personalization.prior import CERTAINTY, Prior
 from personalization.private_trace import fit_split
 from personalization.settings import AUTOMATIC
 
@@ -38,7 +38,8 @@ def test_past_samples_and_the_prior_stand_in_for_probes():
     np.testing.assert_array_equal(second.samples.design.sum(0), np.ones(ATOMS))
     np.testing.assert_array_equal(second.samples.measurements[:5], first.samples.measurements)
     assert second.evaluations == 7 + 1
-    alone = personalize(model, inputs, prior=prior(), settings=chosen(probes=0, step_probes=0))
+    certain = Prior(prior().sensitivity, np.full(ATOMS, CERTAINTY))
+    alone = personalize(model, inputs, prior=certain, settings=chosen(probes=0, step_probes=0))
     assert alone.evaluations == 1
     # What the prior holds for nearly nothing is raised a little, see `recovery.scaling`.
     np.testing.assert_allclose(alone.sensitivity, prior().sensitivity, rtol=1e-6, atol=2e-3)

@@ -3,7 +3,7 @@ import pytest
 from test_allocation import make_layers
 
 from personalization.layers import LayerKind
-from personalization.prior import Prior
+from personalization.prior import CERTAINTY, LOOK, Prior
 from personalization.prior_completion import completed_prior, prior_of_errors
 from personalization.sensing import ProbeSamples
 
@@ -134,9 +134,24 @@ def test_a_known_zero_or_an_error_of_zero_does_not_drag_everything_down():
     assert np.median(found.sensitivity[~known]) > 0.3 * np.median(sensitivity)
 
 
-def test_where_everything_is_known_the_prior_comes_back():
+def test_a_prior_that_is_certain_comes_back():
     errors, _, prior, _ = case(0, 1.0)
-    assert completed_prior(prior, blocks(), errors) is prior
+    certain = Prior(prior.sensitivity, np.full(errors.size, CERTAINTY))
+    assert completed_prior(certain, blocks(), errors) is certain
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_every_atom_was_looked_at_once_errors_and_neighbours_take_noise_out(seed):
+    errors = own_errors(seed)
+    sensitivity = truth(seed, errors)
+    noise = np.random.default_rng(seed).normal(0.0, 0.3, errors.size)
+    once = Prior(np.exp(np.log(sensitivity) + noise), np.full(errors.size, LOOK))
+    often = Prior(once.sensitivity, np.full(errors.size, 100 * LOOK))
+    everything = np.ones(errors.size, dtype=bool)
+    found, believed = (completed_prior(prior, blocks(), errors) for prior in (once, often))
+    assert off_by(found, sensitivity, everything) < 0.8 * off_by(once, sensitivity, everything)
+    # Where the same was measured a hundred times it is no noise.
+    assert off_by(believed, once.sensitivity, everything) < 0.5 * off_by(found, once.sensitivity, everything)
 
 
 def test_where_all_that_is_known_is_zero_the_prior_comes_back():
