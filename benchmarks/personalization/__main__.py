@@ -177,7 +177,8 @@ def run(
         sensed += map_and_keep(
             pool, partial(sense, clients=clients), (t for t in tasks if t not in known), first, console, told_every=10
         )
-        table = {(record["seed"], record["client"]): record for record in sensed}
+        # A fleet's clients take turns, so that their order is part of the result.
+        table = dict(sorted(((record["seed"], record["client"]), record) for record in sensed))
         cells = kept(second)
         done = {(records[0]["seed"], records[0]["client"], records[0]["row"]) for records in cells}
         wanted = [(*task, row) for task in tasks if task[1] < evaluated for row in (*ROWS, SAME_EVALUATIONS)]

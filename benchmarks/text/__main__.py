@@ -46,7 +46,8 @@ def run(
 
         numbers = range(fleet.clients)
         sensed = complete("sensed.jsonl", partial(sense, fleet), numbers, lambda record: record["client"])
-        known = {record["client"]: record for record in sensed}
+        # A fleet's clients take turns, so that their order is part of the result.
+        known = {record["client"]: record for record in sorted(sensed, key=lambda record: record["client"])}
         cells = complete(
             "cells.jsonl",
             partial(evaluate, fleet, known),
