@@ -1,7 +1,7 @@
 """What a device does with a request: check it, personalize on its own samples, and say what that amounts to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import RecordDict
@@ -23,6 +23,7 @@ from personalization.groups import dropped_units
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
+from personalization.settings import PersonalizationSettings
 from personalization.statistics import StatisticsLayout, to_vector
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
@@ -138,7 +139,9 @@ def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
     """Personalize for a plan, keep what comes of it, and return the statistics [statistics] of that."""
     backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
     samples = device.load(device.node_config, device.run_config, backbone.facts)
-    own = own_model(backbone, samples, own_config(device.run_config, device.node_config))
+    own = own_model(
+        backbone, samples, own_config(device.run_config, device.node_config), _lasting_settings(device, asked)
+    )
     result = _personalize(own, backbone, asked, device)
     keep(device.state, asked.plan.version, backbone, own, result)
     vector = to_vector(statistics_of(backbone, result), asked.layout)
@@ -162,8 +165,15 @@ def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device
         past=past,
         training=samples.training,
         budget_of=backbone.model,
+        tuned=own.tuned,
         settings=settings,
     )
+
+
+def _lasting_settings(device: Device, asked: Admitted) -> PersonalizationSettings:
+    """Return the settings with a seed that does not change from plan to plan."""
+    first = replace(asked.plan, version=0)
+    return read_settings(device.run_config, device.node_config, first, device.name, newcomer=False)
 
 
 def _release(vector: Vector, asked: Admitted, device: Device) -> RecordDict:

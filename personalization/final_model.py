@@ -15,7 +15,7 @@ from personalization.pruning import Pruned
 from personalization.settings import PersonalizationSettings
 from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, spread
-from personalization.tuning import tune
+from personalization.tuning import tune, tune_first
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,14 @@ def final_model(
     *,
     labels: Tensor | None,
     training: TrainingData | None,
+    tuned: nn.Module | None = None,
 ) -> FinalModel:
     """Make the personal model of the units that pruning has left, tuned first, cut and trained as `settings` ask.
 
     labels: of the samples of `trace`. training: what to train on, and to take more samples from for the cut; None
-    takes the samples of the trace.
+    takes the samples of the trace. tuned: the whole model, if it was tuned already.
     """
-    whole = tuned_first(trace, settings, labels=labels, training=training)
+    whole = tuned_first(trace, settings, labels=labels, training=training, tuned=tuned)
     final = _final_cut(MaskedModel(whole, compensation), pruned, training, settings)
     cut = made_of(whole, final)
     kept = tuple(final.kept[layer.index] for layer in trace.layers)
@@ -55,16 +56,22 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
 
 
 def tuned_first(
-    trace: DenseTrace, settings: PersonalizationSettings, *, labels: Tensor | None, training: TrainingData | None
+    trace: DenseTrace,
+    settings: PersonalizationSettings,
+    *,
+    labels: Tensor | None,
+    training: TrainingData | None,
+    tuned: nn.Module | None = None,
 ) -> DenseTrace:
     """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
 
-    Which units go is decided before: the fleet's statistics are of the model that all of it has.
+    Which units go is decided before: the fleet's statistics are of the model that all of it has. tuned: that model, if
+    it is there already.
     """
     if not settings.tune_first:
         return trace
-    data = training or TrainingData(trace.inputs, labels)
-    tuned = tune(trace.model, trace.layers, data, settings=_training_settings(settings, settings.tune_first))
+    if tuned is None:
+        tuned = tune_first(trace.model, training or TrainingData(trace.inputs, labels), settings)
     return device_trace(tuned, trace.layers, trace.inputs, settings)
 
 
@@ -117,19 +124,15 @@ def trained(
     """
     if not settings.trains:
         return model
-    batches = _training_settings(settings, settings.training_steps)
+    batches = TrainingSettings(
+        steps=settings.training_steps,
+        adapters=settings.adapters,
+        precision=settings.training_precision,
+        seed=settings.seed,
+    )
     if settings.recovery == "tune":
         return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
     told = None
     if settings.recovery == "distill-tune":
         told = labels if training is None else training.labels
     return distill(model, trace, settings=batches, data=training, labels=told)
-
-
-def _training_settings(settings: PersonalizationSettings, steps: int) -> TrainingSettings:
-    return TrainingSettings(
-        steps=steps,
-        adapters=settings.adapters,
-        precision=settings.training_precision,
-        seed=settings.seed,
-    )

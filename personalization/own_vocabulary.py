@@ -7,36 +7,52 @@ import torch
 from torch import Tensor, nn
 
 from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings
 from personalization.spelling import spelling
 from personalization.tasks import Preprocessing, TaskSamples
 from personalization.texts import TextPreprocessing, Tokens
 from personalization.trace import Inputs
 from personalization.training import TrainingData
+from personalization.tuning import tune_first
 from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens
 
 
 @dataclass(frozen=True)
 class OwnVocabulary:
-    """model, preprocessing: with fewer tokens. samples: the device's text in them, in windows as long as before."""
+    """model, preprocessing: with fewer tokens. samples: the device's text in them, in windows as long as before.
+
+    tuned: the model that was tuned to that text, with the same tokens; None where it was not.
+    """
 
     model: nn.Module
     preprocessing: TextPreprocessing
     samples: TaskSamples
+    tuned: nn.Module | None = None
 
 
 def own_vocabulary(
-    model: nn.Module, preprocessing: Preprocessing | None, samples: TaskSamples, *, most: int
+    model: nn.Module,
+    preprocessing: Preprocessing | None,
+    samples: TaskSamples,
+    *,
+    most: int,
+    settings: PersonalizationSettings | None = None,
 ) -> OwnVocabulary:
     """Cut the vocabulary of `model` to at most `most` tokens, for the text in `samples`; `model` stays as it is.
 
     All of the text says which tokens it uses, and the dense model on the samples that are measured on which it expects
-    there. Raises UserError for a model that reads no text, and from `choose_tokens`.
+    there: once it is tuned, if `settings` ask for that, for then it knows the speaker. Raises UserError for a model
+    that reads no text, and from `choose_tokens` and `tune_first`.
     """
     if not isinstance(preprocessing, TextPreprocessing):
         raise UserError("an image classifier has no vocabulary: leave out the number of tokens to keep")
     everything = samples.training or TrainingData(samples.inputs, samples.labels)
     private = _windows(everything.inputs, everything.labels)[:, 1:].ravel()
-    cut = choose_tokens(preprocessing, private, expected_tokens(model, samples.inputs), most=most)
+    tuned = None
+    if settings is not None and settings.tune_first:
+        tuned = tune_first(model, everything, settings)
+    expected = expected_tokens(model if tuned is None else tuned, samples.inputs)
+    cut = choose_tokens(preprocessing, private, expected, most=most)
     spell = spelling(preprocessing, cut.preprocessing).spell_windows
 
     def spelled(inputs: Inputs, labels: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
@@ -45,7 +61,8 @@ def own_vocabulary(
 
     training = None if samples.training is None else TrainingData(*spelled(everything.inputs, everything.labels))
     own = TaskSamples(*spelled(samples.inputs, samples.labels), training)
-    return OwnVocabulary(cut_vocabulary(model, cut), cut.preprocessing, own)
+    smaller = None if tuned is None else cut_vocabulary(tuned, cut)
+    return OwnVocabulary(cut_vocabulary(model, cut), cut.preprocessing, own, smaller)
 
 
 def _windows(inputs: Inputs, labels: Tensor | None) -> Tokens:

@@ -74,6 +74,7 @@ def personalize(
     past: ProbeSamples | None = None,
     training: TrainingData | None = None,
     budget_of: nn.Module | None = None,
+    tuned: nn.Module | None = None,
     settings: PersonalizationSettings,
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
@@ -83,8 +84,9 @@ def personalize(
     positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
     earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
     and to take more samples from for the final cut.
-    budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. Raises UserError where
-    the samples are too few, labels do not fit or the budget can't be met.
+    budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. tuned: what
+    `tuning.tune_first` has made of `model`, if it was needed before. Raises UserError where the samples are too few,
+    labels do not fit or the budget can't be met.
     """
     count = checked_count(inputs, labels, settings, training)
     layers = find_layers(model)
@@ -117,7 +119,7 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    final = final_model(trace, masked.compensation, pruned, settings, labels=labels, training=training)
+    final = final_model(trace, masked.compensation, pruned, settings, labels=labels, training=training, tuned=tuned)
     return Personalization(
         model=final.model,
         layers=layers,

@@ -1,9 +1,11 @@
-"""Tune a cut model on what the private samples are: their classes, or the next tokens of a text."""
+"""Tune a model on what the private samples are: their classes, or the next tokens of a text."""
 
 from torch import Tensor, nn
 
-from personalization.layers import Layer
+from personalization.extras import check_adapters
+from personalization.layers import Layer, find_layers
 from personalization.readout import outputs_of, token_head
+from personalization.settings import PersonalizationSettings
 from personalization.training import TrainingData, TrainingSettings, mean_in_chunks, train
 
 
@@ -28,3 +30,19 @@ def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, set
 
     positions = labels.shape[1] if labels.ndim == 2 else 1
     return train(model, layers, loss, samples=data.samples, positions=positions, settings=settings)
+
+
+def tune_first(model: nn.Module, data: TrainingData, settings: PersonalizationSettings) -> nn.Module:
+    """Return a copy of a whole `model` tuned as `settings` ask before its final cut.
+
+    Raises UserError where they ask for adapters and the library that makes them is missing.
+    """
+    if settings.adapters:
+        check_adapters()
+    chosen = TrainingSettings(
+        steps=settings.tune_first,
+        adapters=settings.adapters,
+        precision=settings.training_precision,
+        seed=settings.seed,
+    )
+    return tune(model, find_layers(model), data, settings=chosen)

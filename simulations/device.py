@@ -54,10 +54,10 @@ def personalize_folder(
     samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
-    inputs, whole = samples.inputs, cast(nn.Module, backbone.model)
+    inputs, whole, tuned = samples.inputs, cast(nn.Module, backbone.model), None
     if vocabulary is not None:
-        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary)
-        whole, preprocessing, samples = own.model, own.preprocessing, own.samples
+        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary, settings=settings)
+        whole, preprocessing, samples, tuned = own.model, own.preprocessing, own.samples, own.tuned
     result = personalize(
         whole,
         samples.inputs,
@@ -65,6 +65,7 @@ def personalize_folder(
         prior=None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings)),
         budget_of=backbone.model,
         training=samples.training,
+        tuned=tuned,
         settings=settings,
     )
     dtype = _stored_dtype(backbone)

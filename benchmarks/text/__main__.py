@@ -21,7 +21,7 @@ from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate,
 from benchmarks.text.clients import default_data
 from benchmarks.text.proportionality import proportionality
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import CHAINS, evaluate_chain, told_last
+from benchmarks.text.whole import evaluate_whole
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 from personalization.texts import WINDOW_TOKENS
@@ -54,13 +54,13 @@ def run(
             [task for task in all_tasks(fleet) if (TRAINED if task[3] == DISTILLED else UNTRAINED) in parts],
             lambda cell: (cell["client"], cell["row"], cell["budget"], cell["column"]),
         )
-        chains = complete(
+        whole = complete(
             "whole.jsonl",
-            partial(evaluate_chain, fleet, known),
-            sorted(((number, chain[0]) for number in numbers for chain in CHAINS if WHOLE in parts), key=told_last),
-            lambda chain: (chain[0]["client"], chain[0]["arm"]),
+            partial(evaluate_whole, fleet, known),
+            numbers if WHOLE in parts else [],
+            lambda records: records[0]["client"],
         )
-    return sensed, cells, [record for chain in chains for record in chain]
+    return sensed, cells, [record for records in whole for record in records]
 
 
 def main() -> int:

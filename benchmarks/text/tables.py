@@ -10,14 +10,14 @@ from benchmarks.intervals import mean_interval
 from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT
 from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
 from benchmarks.text.whole import (
-    ALL_THREE,
     ARMS,
+    CUT,
     DENSE,
-    DENSE_TUNED,
     RECOVERY,
     SHARE,
+    TRAINED,
     TRAINING_STEPS,
-    TUNED_CUT,
+    TUNED,
     TUNING_STEPS,
     VOCABULARY,
     WINDOWS,
@@ -112,8 +112,8 @@ def whole_table(records: Sequence[Record]) -> str:
         share = np.mean([r["share"] for r in records if r["arm"] == arm] or [np.nan])
         lines.append(f"| {arm} | {share:.3f} | {_ratio(_differences(nats[arm], nats[DENSE]), speakers)} |")
     lines.append("")
-    for arm in (TUNED_CUT, ALL_THREE):
-        for rival, most in ((DENSE, 0.0), (DENSE_TUNED, np.log(1.05))):
+    for arm in (CUT, TRAINED):
+        for rival, most in ((DENSE, 0.0), (TUNED, np.log(1.05))):
             rise = _differences(nats[arm], nats[rival])
             if rise:
                 reached = np.mean(list(rise.values())) <= most
