@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import fake_personalize
 from flwr.app import Context, Message, MessageType, RecordDict
 from tiny_text import VOCABULARY, write_language_model, write_speakers
@@ -32,7 +33,7 @@ class Device:
     """A client app for a language model, with a state in a vault; what it personalizes is noted in `seen`."""
 
     def __init__(self, model, folder, *, key: bool = True) -> None:
-        self.backbone, self.seen = load_generic_backbone(str(model), levels=2), []
+        self.backbone, self.seen, self.tuned = load_generic_backbone(str(model), levels=2), [], []
         self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
         self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
         if key:
@@ -45,7 +46,8 @@ class Device:
     def state(self) -> ClientState:
         return ClientState.of(self.context())
 
-    def personalize(self, model, inputs, *, past, **named):
+    def personalize(self, model, inputs, *, past, tuned, **named):
+        self.tuned.append(tuned)
         self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
         return fake_personalize(model, inputs, past=past, **named)
 
@@ -111,6 +113,20 @@ def test_what_was_measured_with_other_tokens_is_no_use(device):
     (first, _), *others = device.seen
     assert [count for _, count in others] == [0, 0, 2]
     assert others[0][0] == VOCABULARY > first > others[1][0] == others[2][0]
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_a_model_that_is_tuned_first_chooses_the_same_tokens_in_every_round(device):
+    asked = {"tune-first": 3}
+    device.answer(1, everything=True, **asked)
+    device.answer(2, **asked)
+    # Of other tokens nothing that was measured would be of use.
+    assert [measured for _, measured in device.seen] == [0, 2]
+    assert [tuned.config.vocab_size for tuned in device.tuned] == [device.seen[0][0]] * 2
+    for one, other in zip(*(tuned.parameters() for tuned in device.tuned), strict=True):
+        assert torch.equal(one, other)
+    device.answer(3)
+    assert device.tuned[2] is None
 
 
 @pytest.mark.usefixtures("task_identity")

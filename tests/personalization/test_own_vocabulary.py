@@ -1,0 +1,59 @@
+"""A model that is tuned first says itself which tokens its person will need."""
+
+import math
+
+import torch
+
+from personalization import personalize
+from personalization.own_vocabulary import own_vocabulary
+from personalization.settings import PersonalizationSettings
+from personalization.tasks import TaskSamples
+from personalization.texts import TextPreprocessing
+from personalization.training import TrainingData
+from personalization.tuning import tune_first
+from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens
+from tests.tiny_text import VOCABULARY, tiny_language_model, tiny_tokenizer
+
+MOST = 290
+SETTINGS = PersonalizationSettings(budget=0.6, tolerance=math.inf, probes=4, seed=2, tune_first=20)
+
+
+def speaker():
+    """A person who counts upwards, in steps of one."""
+    windows = (torch.arange(40)[:, None] * 5 + torch.arange(17)) % VOCABULARY
+    training = TrainingData({"input_ids": windows[:, :-1]}, windows[:, 1:])
+    return TaskSamples({"input_ids": windows[:10, :-1]}, windows[:10, 1:], training)
+
+
+def preprocessing():
+    return TextPreprocessing(tiny_tokenizer().to_str(), None, 64)
+
+
+def test_tokens_are_those_that_the_tuned_model_expects():
+    model, samples = tiny_language_model("llama"), speaker()
+    found = own_vocabulary(model, preprocessing(), samples, most=MOST, settings=SETTINGS)
+    tuned = tune_first(model, samples.training, SETTINGS)
+    private = samples.training.labels.numpy().ravel()
+    cut = choose_tokens(preprocessing(), private, expected_tokens(tuned, samples.inputs), most=MOST)
+    untuned = own_vocabulary(model, preprocessing(), samples, most=MOST)
+    assert found.preprocessing == cut.preprocessing != untuned.preprocessing
+    assert untuned.tuned is None
+    for own, whole in ((found.model, model), (found.tuned, tuned)):
+        expected = cut_vocabulary(whole, cut)
+        assert own.config.vocab_size == len(cut.kept) <= MOST
+        for one, other in zip(own.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_what_is_cut_in_the_end_is_the_model_that_chose():
+    model, samples = tiny_language_model("llama"), speaker()
+    own = own_vocabulary(model, preprocessing(), samples, most=MOST, settings=SETTINGS)
+    asked = {"training": own.samples.training, "settings": SETTINGS, "labels": own.samples.labels}
+    found = personalize(own.model, own.samples.inputs, tuned=own.tuned, **asked)
+    anew = personalize(own.model, own.samples.inputs, **asked)
+    # The search is of the model that all of the fleet has.
+    assert found.samples.measurements.tolist() == anew.samples.measurements.tolist()
+    norms = [one.model.norm.weight for one in (found.model, own.tuned, own.model, anew.model)]
+    assert torch.equal(norms[0], norms[1])
+    assert not torch.equal(norms[0], norms[2])
+    assert not torch.equal(norms[0], norms[3])
