@@ -41,6 +41,7 @@ class FirstSearches:
         past: ProbeSamples | None,
         training: TrainingData | None,
         budget_of: nn.Module | None,
+        tuned: nn.Module | None,
         settings: PersonalizationSettings,
     ) -> Personalization:
         """Return what `personalize` returns for the same arguments."""
@@ -55,12 +56,13 @@ class FirstSearches:
                 past=past,
                 training=training,
                 budget_of=budget_of,
+                tuned=tuned,
                 settings=settings,
             )
 
         if prior is not None or past is not None or any(len(units) for units in dropped_units or ()):
             return compute()
-        key = _key(model, inputs, labels, training, budget_of, settings)
+        key = _key(model, inputs, labels, training, budget_of, tuned, settings)
         if key in self._kept:
             self._kept.move_to_end(key)
             self.reused_seconds += self._kept[key][1]
@@ -81,13 +83,15 @@ def _key(
     labels: Tensor | None,
     training: TrainingData | None,
     budget_of: nn.Module | None,
+    tuned: nn.Module | None,
     settings: PersonalizationSettings,
 ) -> bytes:
     digest = hashlib.sha256(f"{type(model).__name__} {settings}".encode())
     trained: list[tuple[str, Tensor | None]] = []
     if training is not None:
         trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
-    whole = [] if budget_of is None or budget_of is model else sorted(budget_of.state_dict().items())
+    others = [other for other in (budget_of, tuned) if other is not None and other is not model]
+    whole = [item for other in others for item in sorted(other.state_dict().items())]
     own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]
     for name, values in [*own, *trained, *whole]:
         digest.update(name.encode())

@@ -37,6 +37,7 @@ def searches(monkeypatch):
             "past": None,
             "training": None,
             "budget_of": None,
+            "tuned": None,
             "settings": PersonalizationSettings(),
             **changed,
         }
@@ -61,6 +62,7 @@ def test_the_same_search_is_made_once(searches):
         {"training": TrainingData(INPUTS, None)},
         {"training": TrainingData(INPUTS, torch.ones(3, 4))},
         {"budget_of": nn.Linear(2, 2)},
+        {"tuned": nn.Linear(2, 2)},
         {"model": nn.Linear(2, 2)},
         {"settings": PersonalizationSettings(recovery="fold")},
     ],
