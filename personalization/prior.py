@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 # Precision that one clean look of one client adds (see recovery/precision.py); a fleet's is the sum over its clients.
 LOOK = 0.5
-# From so much on nothing that a device knows beforehand can add to it.
-CERTAINTY = 10_000 * LOOK
+# From so much on what a device knows of its own layers beforehand adds nothing that would show in what is cut.
+CERTAINTY = 4 * LOOK
 
 
 @dataclass(frozen=True)

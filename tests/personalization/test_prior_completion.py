@@ -146,12 +146,12 @@ def test_where_every_atom_was_looked_at_once_errors_and_neighbours_take_noise_ou
     sensitivity = truth(seed, errors)
     noise = np.random.default_rng(seed).normal(0.0, 0.3, errors.size)
     once = Prior(np.exp(np.log(sensitivity) + noise), np.full(errors.size, LOOK))
-    often = Prior(once.sensitivity, np.full(errors.size, 100 * LOOK))
+    often = Prior(once.sensitivity, np.full(errors.size, 3 * LOOK))
     everything = np.ones(errors.size, dtype=bool)
     found, believed = (completed_prior(prior, blocks(), errors) for prior in (once, often))
     assert off_by(found, sensitivity, everything) < 0.8 * off_by(once, sensitivity, everything)
-    # Where the same was measured a hundred times it is no noise.
-    assert off_by(believed, once.sensitivity, everything) < 0.5 * off_by(found, once.sensitivity, everything)
+    # Where the same was measured three times it is less likely to be noise.
+    assert off_by(believed, once.sensitivity, everything) < 0.7 * off_by(found, once.sensitivity, everything)
 
 
 def test_where_all_that_is_known_is_zero_the_prior_comes_back():
