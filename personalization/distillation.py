@@ -43,13 +43,10 @@ def distill(
         batch = {name: value[pick] for name, value in inputs.items()}
         with torch.no_grad():
             dense = trace.outputs[pick].clone() if data is None else outputs_of(trace.model, batch)
-        own = outputs_of(student, batch)
+        own, truth = outputs_of(student, batch), None if labels is None else labels[pick]
         if own.ndim == 3:
             positions = trace.positions[pick] if data is None else torch.ones(own.shape[:2], dtype=torch.bool)
-            dense, own = dense[positions], own[positions]
-            truth = None if labels is None else labels[pick][positions]
-        else:
-            truth = None if labels is None else labels[pick]
+            dense, own, truth = dense[positions], own[positions], None if truth is None else truth[positions]
         return _divergence(trace, student, dense, own, truth)
 
     samples = trace.samples if data is None else data.samples

@@ -124,12 +124,7 @@ def trained(
     """
     if not settings.trains:
         return model
-    batches = TrainingSettings(
-        steps=settings.training_steps,
-        adapters=settings.adapters,
-        precision=settings.training_precision,
-        seed=settings.seed,
-    )
+    batches = TrainingSettings.of(settings, steps=settings.training_steps)
     if settings.recovery == "tune":
         return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
     told = None

@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from personalization.layers import Layer, LayerKind, is_linear, linear_weight
 from personalization.storage import stored_tensors
+from personalization.torch_threads import torch_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def measure_latency(
     if runs < 1:
         raise ValueError(f"{runs} runs: expected 1 or more")
     times = []
-    with _threads(threads):
+    with torch_threads(threads):
         for _ in range(warm_up):
             model(**inputs)
         for _ in range(runs):
@@ -176,16 +177,6 @@ class _LiveStorages(TorchDispatchMode):
 def _storages(tensors: Iterator[Tensor]) -> dict[int, int]:
     storages = (tensor.untyped_storage() for tensor in tensors)
     return {storage._cdata: storage.nbytes() for storage in storages}
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(before if count is None else count)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _remaining_weights(model: nn.Module, layers: Sequence[Layer]) -> int:

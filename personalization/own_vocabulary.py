@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from personalization.errors import UserError
+from personalization.preconditions import checked_count
 from personalization.settings import PersonalizationSettings
 from personalization.spelling import spelling
 from personalization.tasks import Preprocessing, TaskSamples
@@ -14,7 +15,7 @@ from personalization.texts import TextPreprocessing, Tokens
 from personalization.trace import Inputs
 from personalization.training import TrainingData
 from personalization.tuning import tune_first
-from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens
+from personalization.vocabulary import check_room, choose_tokens, cut_vocabulary, expected_tokens
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def own_vocabulary(
 
     All of the text says which tokens it uses, and the dense model on the samples that are measured on which it expects
     there: once it is tuned, if `settings` ask for that, for then it knows the speaker. Raises UserError for a model
-    that reads no text, and from `choose_tokens` and `tune_first`.
+    that reads no text, from `choose_tokens`, and for what a tuned model's search would lack (see `checked_count`).
     """
     if not isinstance(preprocessing, TextPreprocessing):
         raise UserError("an image classifier has no vocabulary: leave out the number of tokens to keep")
@@ -50,6 +51,9 @@ def own_vocabulary(
     private = _windows(everything.inputs, everything.labels)[:, 1:].ravel()
     tuned = None
     if settings is not None and settings.tune_first:
+        # It takes minutes: what stands in the way of what follows is told before.
+        checked_count(samples.inputs, samples.labels, settings, samples.training)
+        check_room(preprocessing, most)
         tuned = tune_first(model, everything, settings)
     expected = expected_tokens(model if tuned is None else tuned, samples.inputs)
     cut = choose_tokens(preprocessing, private, expected, most=most)

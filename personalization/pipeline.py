@@ -105,15 +105,7 @@ def personalize(
 
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
-    expected = prior if errors is None else _expected(errors.of(trace), layers, samples, prior)
-    recovered = recover(
-        samples.design,
-        samples.measurements,
-        solver=settings.solver,
-        prior=expected,
-        levels=len(settings.levels),
-        seed=settings.seed,
-    )
+    recovered = _recovered(samples, prior if errors is None else _expected(errors, trace, samples, prior), settings)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
     if pruned.last is not None:
@@ -171,13 +163,23 @@ def _sense(
     return take_samples(masked, design, settings.levels, measure=increase, available=available)
 
 
-def _expected(
-    errors: NDArray[np.float64], layers: Sequence[Layer], samples: ProbeSamples, prior: Prior | None
-) -> Prior | None:
-    """Return what a device expects that knows its local `errors` [layers, levels] and what its fleet has measured."""
+def _expected(errors: LocalErrors, trace: DenseTrace, samples: ProbeSamples, prior: Prior | None) -> Prior | None:
+    """Return what a device expects that knows its local errors and what its fleet has measured."""
+    own = errors.of(trace)
     if prior is None or not prior.sensitivity.any():
-        return prior_of_errors(errors, samples)
-    return completed_prior(prior, layers, errors)
+        return prior_of_errors(own, samples)
+    return completed_prior(prior, trace.layers, own)
+
+
+def _recovered(samples: ProbeSamples, prior: Prior | None, settings: PersonalizationSettings) -> RecoveryResult:
+    return recover(
+        samples.design,
+        samples.measurements,
+        solver=settings.solver,
+        prior=prior,
+        levels=len(settings.levels),
+        seed=settings.seed,
+    )
 
 
 def _prune(

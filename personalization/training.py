@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from personalization.adapters import add_adapters, merge_adapters
 from personalization.layers import Layer
 from personalization.readout import in_chunks, token_head
-from personalization.settings import Precision
+from personalization.settings import PersonalizationSettings, Precision
 from personalization.trace import Inputs
 
 _BATCH = 32
@@ -55,6 +55,11 @@ class TrainingSettings:
     adapters: int = 0
     precision: Precision = "single"
     seed: int = 0
+
+    @classmethod
+    def of(cls, settings: PersonalizationSettings, *, steps: int) -> "TrainingSettings":
+        """Return how a device trains for so many batches."""
+        return cls(steps=steps, adapters=settings.adapters, precision=settings.training_precision, seed=settings.seed)
 
 
 # Takes the student and which samples, [batch], and returns their mean loss.

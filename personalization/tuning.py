@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from personalization.extras import check_adapters
 from personalization.layers import Layer, find_layers
 from personalization.readout import outputs_of, token_head
 from personalization.settings import PersonalizationSettings
@@ -33,16 +32,5 @@ def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, set
 
 
 def tune_first(model: nn.Module, data: TrainingData, settings: PersonalizationSettings) -> nn.Module:
-    """Return a copy of a whole `model` tuned as `settings` ask before its final cut.
-
-    Raises UserError where they ask for adapters and the library that makes them is missing.
-    """
-    if settings.adapters:
-        check_adapters()
-    chosen = TrainingSettings(
-        steps=settings.tune_first,
-        adapters=settings.adapters,
-        precision=settings.training_precision,
-        seed=settings.seed,
-    )
-    return tune(model, find_layers(model), data, settings=chosen)
+    """Return a copy of a whole `model` tuned as `settings` ask before its final cut."""
+    return tune(model, find_layers(model), data, settings=TrainingSettings.of(settings, steps=settings.tune_first))

@@ -64,13 +64,9 @@ def choose_tokens(
     that is no byte-pair encoding, and where not even single bytes find room.
     """
     merged = _Merged(preprocessing)
+    _check_room(merged, most)
     score = expected + np.bincount(private, minlength=len(expected)) / max(len(private), 1)
     ranked = merged.names(np.argsort(-score, kind="stable"))
-    fewest = len(merged.with_parts([]))
-    if most < fewest:
-        raise UserError(
-            f"a vocabulary of {most} tokens: expected {fewest:,} or more, or some text could not be encoded"
-        )
     counts = range(len(ranked) + 1)
     first = bisect_right(counts, most, key=lambda first: len(merged.with_parts(ranked[:first]))) - 1
     kept = merged.with_parts(ranked[:first])
@@ -85,6 +81,19 @@ def fewest_tokens(preprocessing: TextPreprocessing) -> int:
     Raises UserError for a tokenizer that is no byte-pair encoding.
     """
     return len(_Merged(preprocessing).with_parts([]))
+
+
+def check_room(preprocessing: TextPreprocessing, most: int) -> None:
+    """Raise UserError where a cut to at most `most` tokens would leave some text that can't be encoded."""
+    _check_room(_Merged(preprocessing), most)
+
+
+def _check_room(merged: "_Merged", most: int) -> None:
+    fewest = len(merged.with_parts([]))
+    if most < fewest:
+        raise UserError(
+            f"a vocabulary of {most} tokens: expected {fewest:,} or more, or some text could not be encoded"
+        )
 
 
 def cut_vocabulary(model: nn.Module, cut: VocabularyCut) -> nn.Module:

@@ -4,8 +4,7 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.tasks import check_task
 from personalization.texts import TextPreprocessing
+from personalization.torch_threads import torch_threads
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
@@ -105,7 +105,7 @@ def run_fleet(
     noise = SimulatedNoise(settings.seed)
     server_app = make_server_app(config=config, on_round=report_round, noise=noise.server, load=lambda _: backbone)
     try:
-        with _threads(working_threads(backbone.model, torch.get_num_threads())):
+        with torch_threads(working_threads(backbone.model, torch.get_num_threads())):
             if settings.engine == "ray":
                 from simulations.engine_ray import run_under_ray
 
@@ -127,8 +127,11 @@ def run_fleet(
         if not settings.resume:
             _remove_unbegun(settings.out)
         raise UserError(reason) from error
-    judged = evaluate_fleet(settings.out, evaluator(), range(clients))
-    rows = list(_announced(judged, on_judged))
+    rows = []
+    for row in evaluate_fleet(settings.out, evaluator(), range(clients)):
+        rows.append(row)
+        if on_judged is not None:
+            on_judged()
     return _result(settings, config, rows, dense_figures(backbone, data), started)
 
 
@@ -167,24 +170,6 @@ class _Clock:
     @classmethod
     def now(cls) -> "_Clock":
         return cls(time.perf_counter(), time.process_time())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch work with `count` threads, and with as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _announced(rows: Iterable[dict[str, Any]], on_judged: Callable[[], None] | None) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        yield row
-        if on_judged is not None:
-            on_judged()
 
 
 def _world(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -19,6 +18,7 @@ from client.app import make_app as make_client_app
 from deployment.serve.settings import ServeSettings
 from personalization.manifest import Manifest
 from personalization.storage import read_manifest
+from personalization.torch_threads import torch_threads
 from server.app import make_app as make_server_app
 from server.journal import Journal, load_journal
 from simulations.engine import node_id, run_in_process
@@ -50,9 +50,7 @@ def replay(
         {"client-name": d.name, "data-dir": str(d.data), "state-dir": str(folder / "devices" / d.name)} for d in devices
     ]
     lost = {(node_id(number), version) for number, d in enumerate(devices) for version in missed.get(d.name, ())}
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)  # as on the devices: sums in another order differ in their last digits
+    with torch_threads(1):  # as on the devices
         run_in_process(
             make_server_app(config=config),
             make_client_app(identify=identities),
@@ -61,8 +59,6 @@ def replay(
             node_config=lambda client, version: own[client],
             wrap_grid=lambda grid: LossyGrid(grid, lost),
         )
-    finally:
-        torch.set_num_threads(threads)
     models = {d.name: read_manifest(folder / "devices" / d.name / "model") for d in devices}
     return Replay(load_journal(folder / "server"), models)
 

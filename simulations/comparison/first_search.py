@@ -90,8 +90,10 @@ def _key(
     trained: list[tuple[str, Tensor | None]] = []
     if training is not None:
         trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
-    others = [other for other in (budget_of, tuned) if other is not None and other is not model]
-    whole = [item for other in others for item in sorted(other.state_dict().items())]
+    whole: list[tuple[str, Tensor]] = []
+    for role, other in (("budget of", budget_of), ("tuned", tuned)):
+        if other is not None and other is not model:
+            whole += [(f"{role} {name}", values) for name, values in sorted(other.state_dict().items())]
     own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]
     for name, values in [*own, *trained, *whole]:
         digest.update(name.encode())

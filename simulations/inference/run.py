@@ -3,8 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
+from personalization.torch_threads import torch_threads
 from simulations.inference.bench import Bench, Knowledge, Row, clients_of, noisy_views, views
 from simulations.inference.features import image_features
 from simulations.inference.fedavg import attack_updates
@@ -33,10 +32,7 @@ def run_inference(settings: InferenceSettings, *, on_progress: OnProgress = _sil
     interval over clients; a reconstruction has score, low, high and baseline instead, and meaning says of what.
     on_progress: called with a stage, how many of its steps are done, and of how many. Raises UserError.
     """
-    threads = torch.get_num_threads()
-    try:
-        # One thread: sums in another order differ in their last digits.
-        torch.set_num_threads(1)
+    with torch_threads(1):
         fleet = ShadowFleet(settings)
         knowledge = Knowledge(
             whitened(image_features(fleet)), fleet.dataset.train_images / 255.0, fleet.dataset.train_labels
@@ -44,8 +40,6 @@ def run_inference(settings: InferenceSettings, *, on_progress: OnProgress = _sil
         results = _attack_vectors(fleet, knowledge, on_progress)
         if settings.fedavg_targets:
             results += attack_updates(fleet, knowledge, on_progress)
-    finally:
-        torch.set_num_threads(threads)
     shown = {name: str(value) if name in ("data", "cache") else value for name, value in asdict(settings).items()}
     return {"settings": shown, "results": results}
 

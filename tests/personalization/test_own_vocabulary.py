@@ -1,10 +1,12 @@
 """A model that is tuned first says itself which tokens its person will need."""
 
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 
-from personalization import personalize
+from personalization import UserError, personalize
 from personalization.own_vocabulary import own_vocabulary
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import TaskSamples
@@ -43,6 +45,21 @@ def test_tokens_are_those_that_the_tuned_model_expects():
         assert own.config.vocab_size == len(cut.kept) <= MOST
         for one, other in zip(own.parameters(), expected.parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+def test_what_is_wrong_is_told_before_the_model_is_tuned(monkeypatch):
+    monkeypatch.setattr("personalization.own_vocabulary.tune_first", lambda *_: pytest.fail("tuned"))
+    model, samples = tiny_language_model("llama"), speaker()
+    few = TaskSamples({"input_ids": samples.inputs["input_ids"][:3]}, samples.labels[:3], samples.training)
+    adapters = replace(SETTINGS, adapters=2)
+    monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
+    for given, most, settings, words in (
+        (samples, 20, SETTINGS, "a vocabulary of 20 tokens: expected 257 or more"),
+        (few, MOST, SETTINGS, "3 private samples"),
+        (samples, MOST, adapters, "adapters need the library peft"),
+    ):
+        with pytest.raises(UserError, match=words):
+            own_vocabulary(model, preprocessing(), given, most=most, settings=settings)
 
 
 def test_what_is_cut_in_the_end_is_the_model_that_chose():

@@ -74,3 +74,8 @@ def test_another_search_is_made_anew_and_kept_beside_it(searches, changed):
 def test_what_a_fleet_knows_is_no_first_search(searches):
     prior = Prior(np.ones(2), np.ones(2))
     assert [searches(prior=prior), searches(prior=prior), searches()] == [1, 2, 3]
+
+
+def test_a_model_that_is_tuned_is_not_one_that_a_budget_is_a_share_of(searches):
+    other = nn.Linear(2, 2)
+    assert [searches(budget_of=other), searches(tuned=other)] == [1, 2]
