@@ -72,7 +72,7 @@ class Admitted:
     """A request for statistics that was checked. root: hash of the backbone. digest: of the plan.
 
     request: of a secure sum, None for statistics in the open. identity: who the device is in that sum, None where it
-    is to give nothing to it. charge: what the answer costs in privacy.
+    is to give nothing to it. charge: what the answer costs in privacy. final: whether the personal model is to stay.
     """
 
     plan: Plan
@@ -82,11 +82,13 @@ class Admitted:
     request: SecureRequest | None
     identity: Identity | None
     charge: Charge
+    final: bool
 
 
-def answer(content: RecordDict, device: Device) -> RecordDict:
+def answer(content: RecordDict, device: Device, *, final: bool) -> RecordDict:
     """Return the reply to a request: the statistics vector for its plan and the plan's version, or a part of a sum.
 
+    final: whether the personal model is there to stay; in a round, nothing is trained that says nothing of the layers.
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
     attempt at this version left is replaced. Only for a secure sum it is refused: a second vector under other masks
     would say something. What an answer costs in privacy is in the device's ledger before it leaves, and what its budget
@@ -96,7 +98,7 @@ def answer(content: RecordDict, device: Device) -> RecordDict:
     request = read_secure_request(content)
     if request is not None and PLAN not in content:
         return _part_of_sum(content, request, device)
-    asked = _admit(content, request, device)
+    asked = _admit(content, request, device, final=final)
     return _release(_vector(content, asked, device), asked, device)
 
 
@@ -107,7 +109,7 @@ def _part_of_sum(content: RecordDict, request: SecureRequest, device: Device) ->
     return secure_reply(answer_step(request, device.state, device.identify(device.node_config)))
 
 
-def _admit(content: RecordDict, request: SecureRequest | None, device: Device) -> Admitted:
+def _admit(content: RecordDict, request: SecureRequest | None, device: Device, *, final: bool) -> Admitted:
     """Return what is asked for, once it is known that it may be answered."""
     trust = read_trust(device.node_config)
     plan, layout, root = read_plan(content)
@@ -116,7 +118,14 @@ def _admit(content: RecordDict, request: SecureRequest | None, device: Device) -
     identity, digest = _check_privacy(request, device), plan_digest(content)
     charge = admit(plan, layout, request, digest=digest, state=device.state, node_config=device.node_config)
     return Admitted(
-        plan=plan, layout=layout, root=root, digest=digest, request=request, identity=identity, charge=charge
+        plan=plan,
+        layout=layout,
+        root=root,
+        digest=digest,
+        request=request,
+        identity=identity,
+        charge=charge,
+        final=final,
     )
 
 
@@ -166,6 +175,7 @@ def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device
         training=samples.training,
         budget_of=backbone.model,
         tuned=own.tuned,
+        final=asked.final,
         settings=settings,
     )
 
@@ -173,7 +183,8 @@ def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device
 def _lasting_settings(device: Device, asked: Admitted) -> PersonalizationSettings:
     """Return the settings with a seed that does not change from plan to plan."""
     first = replace(asked.plan, version=0)
-    return read_settings(device.run_config, device.node_config, first, device.name, newcomer=False)
+    found = read_settings(device.run_config, device.node_config, first, device.name, newcomer=False)
+    return found if asked.final else found.searching()
 
 
 def _release(vector: Vector, asked: Admitted, device: Device) -> RecordDict:

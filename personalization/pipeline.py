@@ -75,6 +75,7 @@ def personalize(
     training: TrainingData | None = None,
     budget_of: nn.Module | None = None,
     tuned: nn.Module | None = None,
+    final: bool = True,
     settings: PersonalizationSettings,
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
@@ -85,8 +86,9 @@ def personalize(
     earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
     and to take more samples from for the final cut.
     budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. tuned: what
-    `tuning.tune_first` has made of `model`, if it was needed before. Raises UserError where the samples are too few,
-    labels do not fit or the budget can't be met.
+    `tuning.tune_first` has made of `model`, if it was needed before. final: whether the personal model is to stay; the
+    one that a round leaves is cut of `inputs` alone and trains nothing, whatever the settings ask for. Raises UserError
+    where the samples are too few, labels do not fit or the budget can't be met.
     """
     count = checked_count(inputs, labels, settings, training)
     layers = find_layers(model)
@@ -111,11 +113,12 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    final = final_model(trace, masked.compensation, pruned, settings, labels=labels, training=training, tuned=tuned)
+    lasting = settings if final else settings.searching()
+    made = final_model(trace, masked.compensation, pruned, lasting, labels=labels, training=training, tuned=tuned)
     return Personalization(
-        model=final.model,
+        model=made.model,
         layers=layers,
-        kept=final.kept,
+        kept=made.kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
         personalized=personalized,
         sensitivity=recovered.sensitivity,
@@ -123,7 +126,7 @@ def personalize(
         fit_r2=recovered.r2,
         entropy_increase=pruned.increase,
         agreement=1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit),
-        weights_kept=_share_kept(layers, final.kept),
+        weights_kept=_share_kept(layers, made.kept),
         evaluations=len(samples.measurements) - len(past.measurements) + pruned.evaluations,
         samples=samples,
         pruned=pruned,

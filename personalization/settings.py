@@ -1,7 +1,7 @@
 """Settings of one device's personalization, checked where they are made."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from personalization.errors import UserError
@@ -85,6 +85,10 @@ class PersonalizationSettings:
     def tunes(self) -> bool:
         """Whether labels are trained on, before the cut or after it."""
         return self.tune_first > 0 or (self.recovery in ("tune", "distill-tune") and self.trains)
+
+    def searching(self) -> "PersonalizationSettings":
+        """Return these settings without what only makes the personal model better, and says nothing of the layers."""
+        return replace(self, refit_samples=0, tune_first=0, training_steps=0)
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, with a line that says what was expected."""

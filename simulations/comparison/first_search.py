@@ -42,6 +42,7 @@ class FirstSearches:
         training: TrainingData | None,
         budget_of: nn.Module | None,
         tuned: nn.Module | None,
+        final: bool,
         settings: PersonalizationSettings,
     ) -> Personalization:
         """Return what `personalize` returns for the same arguments."""
@@ -57,12 +58,14 @@ class FirstSearches:
                 training=training,
                 budget_of=budget_of,
                 tuned=tuned,
+                final=final,
                 settings=settings,
             )
 
         if prior is not None or past is not None or any(len(units) for units in dropped_units or ()):
             return compute()
-        key = _key(model, inputs, labels, training, budget_of, tuned, settings)
+        made = settings if final else settings.searching()
+        key = _key(model, inputs, labels, training, budget_of, tuned, made)
         if key in self._kept:
             self._kept.move_to_end(key)
             self.reused_seconds += self._kept[key][1]

@@ -33,7 +33,8 @@ class Device:
     """A client app for a language model, with a state in a vault; what it personalizes is noted in `seen`."""
 
     def __init__(self, model, folder, *, key: bool = True) -> None:
-        self.backbone, self.seen, self.tuned = load_generic_backbone(str(model), levels=2), [], []
+        self.backbone = load_generic_backbone(str(model), levels=2)
+        self.seen, self.tuned, self.final = [], [], []
         self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
         self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
         if key:
@@ -46,16 +47,18 @@ class Device:
     def state(self) -> ClientState:
         return ClientState.of(self.context())
 
-    def personalize(self, model, inputs, *, past, tuned, **named):
+    def personalize(self, model, inputs, *, past, tuned, final, **named):
         self.tuned.append(tuned)
+        self.final.append(final)
         self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
         return fake_personalize(model, inputs, past=past, **named)
 
-    def ask(self, version, *, everything=False, personalize=None, **run) -> Message:
+    def ask(self, version, *, everything=False, personalize=None, final=False, **run) -> Message:
         """Ask a new app, as a SuperNode starts a new process for each message."""
         none = np.zeros(self.backbone.layout.groups, dtype=bool)
         plan = Plan(version=version, prior=None, dropped=none, probes=2, budget=0.5)
-        message = Message(self.backbone.request(plan, None if everything else none), 9, MessageType.TRAIN)
+        kind = MessageType.EVALUATE if final else MessageType.TRAIN
+        message = Message(self.backbone.request(plan, None if everything else none), 9, kind)
         return make_app(personalize=personalize or self.personalize)(message, self.context(**run))
 
     def answer(self, version, **asked) -> bytes:
@@ -116,8 +119,8 @@ def test_what_was_measured_with_other_tokens_is_no_use(device):
 
 
 @pytest.mark.usefixtures("task_identity")
-def test_a_model_that_is_tuned_first_chooses_the_same_tokens_in_every_round(device):
-    asked = {"tune-first": 3}
+def test_a_model_that_is_tuned_first_chooses_the_same_tokens_in_every_final_pass(device):
+    asked = {"tune-first": 3, "final": True}
     device.answer(1, everything=True, **asked)
     device.answer(2, **asked)
     # Of other tokens nothing that was measured would be of use.
@@ -125,8 +128,18 @@ def test_a_model_that_is_tuned_first_chooses_the_same_tokens_in_every_round(devi
     assert [tuned.config.vocab_size for tuned in device.tuned] == [device.seen[0][0]] * 2
     for one, other in zip(*(tuned.parameters() for tuned in device.tuned), strict=True):
         assert torch.equal(one, other)
-    device.answer(3)
+    device.answer(3, final=True)
     assert device.tuned[2] is None
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_rounds_tune_nothing(device, monkeypatch):
+    with monkeypatch.context() as rounds:
+        rounds.setattr("personalization.own_vocabulary.tune_first", lambda *_: pytest.fail("tuned"))
+        device.answer(1, everything=True, **{"tune-first": 3})
+    device.answer(2, final=True, **{"tune-first": 3})
+    assert device.final == [False, True]
+    assert [tuned is None for tuned in device.tuned] == [True, False]
 
 
 @pytest.mark.usefixtures("task_identity")

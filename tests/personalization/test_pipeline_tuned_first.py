@@ -24,10 +24,10 @@ def text():
     return {"input_ids": windows[:10, :-1]}, TrainingData({"input_ids": windows[:, :-1]}, windows[:, 1:])
 
 
-def speaker(**fields):
+def speaker(*, final=True, **fields):
     model, (inputs, more) = tiny_language_model("llama"), text()
     settings = PersonalizationSettings(budget=0.6, tolerance=math.inf, probes=4, seed=2, **fields)
-    return personalize(model, inputs, training=more, settings=settings)
+    return personalize(model, inputs, training=more, final=final, settings=settings)
 
 
 def nats(model, data):
@@ -65,6 +65,24 @@ def test_distillation_is_from_the_tuned_model(recovery):
     expected = distill(cut.model, trace, settings=TrainingSettings(steps=5, seed=2), data=more, labels=told)
     for one, other in zip(found.model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_round_finds_the_same_and_leaves_a_model_that_nothing_was_trained_for():
+    asked = {"refit_samples": 30, "tune_first": 5, "recovery": "distill", "training_steps": 5}
+    plain, lasting, passing = speaker(), speaker(**asked), speaker(**asked, final=False)
+    for found in (lasting, passing):
+        assert found.samples.measurements.tolist() == plain.samples.measurements.tolist()
+        assert found.levels.tolist() == plain.levels.tolist()
+    same = zip(plain.model.parameters(), passing.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    trained = zip(plain.model.parameters(), lasting.model.parameters(), strict=True)
+    assert not all(one.shape == other.shape and torch.equal(one, other) for one, other in trained)
+
+
+def test_what_the_final_pass_would_lack_is_told_in_the_first_round():
+    model, inputs = tiny("vit")
+    with pytest.raises(UserError, match="tune_first needs labels, which these samples lack"):
+        personalize(model, inputs, settings=chosen(tune_first=1), final=False)
 
 
 def test_it_works_with_images_too_and_needs_labels():

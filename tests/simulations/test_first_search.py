@@ -38,6 +38,7 @@ def searches(monkeypatch):
             "training": None,
             "budget_of": None,
             "tuned": None,
+            "final": True,
             "settings": PersonalizationSettings(),
             **changed,
         }
@@ -69,6 +70,13 @@ def test_the_same_search_is_made_once(searches):
 )
 def test_another_search_is_made_anew_and_kept_beside_it(searches, changed):
     assert [searches(), searches(**changed), searches(), searches(**changed)] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_round_s_model_is_another_one_only_where_the_settings_train(searches, trains):
+    settings = PersonalizationSettings(recovery="distill" if trains else "ridge", training_steps=5 if trains else 0)
+    found = [searches(settings=settings, final=final) for final in (True, False)]
+    assert found == [1, 2 if trains else 1]
 
 
 def test_what_a_fleet_knows_is_no_first_search(searches):
