@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from typing import Any
 
 # The GNU allocator gives pieces of at least so many bytes back at once when they are freed. Left to itself it raises
 # the bound to what a model's activations take, and keeps the gaps between them: a fifth of a language model's peak.
@@ -24,8 +25,23 @@ def give_memory_back() -> None:
 
     What the environment says already stays. Without the GNU allocator this process is left as it is.
     """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    set_option = _own("mallopt")
     for name, option in _OPTIONS.items():
         if set_option is not None and name not in os.environ:
             set_option(option, int(ENVIRONMENT[name]))
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+
+
+def trim() -> None:
+    """Give back what was freed in small pieces: it lies between what is still in use, and goes back on demand alone.
+
+    For the end of work that took many of them, such as training. Does nothing without the GNU allocator.
+    """
+    give_back = _own("malloc_trim")
+    if give_back is not None:
+        give_back(0)
+
+
+def _own(function: str) -> Any:
+    """Return a function of this process's allocator, None where it has none of that name."""
+    return getattr(ctypes.CDLL(None), function, None) if os.name == "posix" else None

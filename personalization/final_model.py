@@ -19,14 +19,17 @@ from personalization.tuning import tune, tune_first
 
 
 @dataclass(frozen=True)
-class FinalModel:
-    """A personal model in evaluation mode, and the units that each of its layers keeps."""
+class FinalCut:
+    """model: cut, in evaluation mode. kept: units of each layer. whole: the model it was cut from, and what that
+    predicts.
+    """
 
     model: nn.Module
     kept: tuple[Units, ...]
+    whole: DenseTrace
 
 
-def final_model(
+def final_cut(
     trace: DenseTrace,
     compensation: Compensation,
     pruned: Pruned,
@@ -35,17 +38,16 @@ def final_model(
     labels: Tensor | None,
     training: TrainingData | None,
     tuned: nn.Module | None = None,
-) -> FinalModel:
-    """Make the personal model of the units that pruning has left, tuned first, cut and trained as `settings` ask.
+) -> FinalCut:
+    """Make a model of the units that pruning has left, tuned first and cut as `settings` ask.
 
-    labels: of the samples of `trace`. training: what to train on, and to take more samples from for the cut; None
-    takes the samples of the trace. tuned: the whole model, if it was tuned already.
+    labels: of the samples of `trace`. training: what to tune on, and to take more samples from for the cut; None takes
+    the samples of the trace. tuned: the whole model, if it was tuned already.
     """
     whole = tuned_first(trace, settings, labels=labels, training=training, tuned=tuned)
-    final = _final_cut(MaskedModel(whole, compensation), pruned, training, settings)
-    cut = made_of(whole, final)
+    final = _last_pass(MaskedModel(whole, compensation), pruned, training, settings)
     kept = tuple(final.kept[layer.index] for layer in trace.layers)
-    return FinalModel(trained(cut, whole, settings, labels=labels, training=training), kept)
+    return FinalCut(made_of(whole, final), kept, whole.without_activations())
 
 
 def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
@@ -75,7 +77,7 @@ def tuned_first(
     return device_trace(tuned, trace.layers, trace.inputs, settings)
 
 
-def _final_cut(
+def _last_pass(
     masked: MaskedModel, pruned: Pruned, training: TrainingData | None, settings: PersonalizationSettings
 ) -> MaskedPass | BlockwiseCut:
     """Return the cut that is kept: from the samples of the trace, or block by block from more of them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from personalization.allocation import Costs, fit_curves
 from personalization.costs import unit_costs
-from personalization.final_model import final_model
+from personalization.final_model import final_cut, trained
 from personalization.layers import Layer, find_layers
 from personalization.local_errors import LocalErrors
 from personalization.masked import MaskedModel, MaskedPass, Units
@@ -101,10 +102,7 @@ def personalize(
     trace = device_trace(model, layers, inputs, settings, look=None if errors is None else errors.look)
     check_trace(trace, labels, settings)
     masked = MaskedModel(trace, cut, allowed, measured=~fit)
-
-    def increase(result: MaskedPass) -> float:
-        return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=~fit)
-
+    increase = partial(_increase, trace, settings, labels, ~fit)
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
     recovered = _recovered(samples, prior if errors is None else _expected(errors, trace, samples, prior), settings)
@@ -113,10 +111,13 @@ def personalize(
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
+    alike = 1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit)
     lasting = settings if final else settings.searching()
-    made = final_model(trace, masked.compensation, pruned, lasting, labels=labels, training=training, tuned=tuned)
+    made = final_cut(trace, masked.compensation, pruned, lasting, labels=labels, training=training, tuned=tuned)
+    # The search is over, and what it has kept of the dense model's passes would stand beside what training takes.
+    del trace, masked, errors, increase
     return Personalization(
-        model=made.model,
+        model=trained(made.model, made.whole, lasting, labels=labels, training=training),
         layers=layers,
         kept=made.kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
@@ -125,12 +126,18 @@ def personalize(
         precision=recovered.precision,
         fit_r2=recovered.r2,
         entropy_increase=pruned.increase,
-        agreement=1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit),
+        agreement=alike,
         weights_kept=_share_kept(layers, made.kept),
         evaluations=len(samples.measurements) - len(past.measurements) + pruned.evaluations,
         samples=samples,
         pruned=pruned,
     )
+
+
+def _increase(
+    trace: DenseTrace, settings: PersonalizationSettings, labels: Tensor | None, on: Tensor, result: MaskedPass
+) -> float:
+    return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=on)
 
 
 def _allowed(layers: Sequence[Layer], dropped: Sequence[Units] | None) -> dict[int, Units]:

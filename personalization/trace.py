@@ -65,6 +65,10 @@ class DenseTrace:
         """Return a trace in which `block` has returned `output`."""
         return replace(self, block_outputs=(*self.block_outputs[:block], output, *self.block_outputs[block + 1 :]))
 
+    def without_activations(self) -> "DenseTrace":
+        """Return a trace that tells what the model predicts, and has no room for what came before that."""
+        return replace(self, block_outputs=(), layer_outputs=())
+
     def logits(self, outputs: Tensor) -> Tensor:
         """Return the logits [..., classes] of `outputs` of this model or of one that was cut from it, shift included.
 

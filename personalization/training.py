@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from personalization.adapters import add_adapters, merge_adapters
+from personalization.allocator import trim
 from personalization.layers import Layer
 from personalization.readout import in_chunks, token_head
 from personalization.settings import PersonalizationSettings, Precision
@@ -99,6 +100,11 @@ def train(
         value.backward()
         optimizer.step()
         schedule.step()
+    # An optimizer and its schedule hold each other, so that gradients and their moments, three times the weights, would
+    # stay until somebody looks for cycles.
+    optimizer.zero_grad(set_to_none=True)
+    optimizer.state.clear()
+    trim()
     if settings.adapters:
         merge_adapters(student)
     for parameter in student.parameters():

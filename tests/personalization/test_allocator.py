@@ -18,6 +18,15 @@ last = pieces[-1]
 pieces.clear()
 print(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20)
 """
+_FREE_EVERY_OTHER = """
+import resource
+from personalization.allocator import trim
+pieces = [b"x" * 100_000 for _ in range(2000)]
+del pieces[::2]
+for work in (lambda: None, trim):
+    work()
+    print(int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20)
+"""
 _GIVE_BACK = "from personalization.allocator import give_memory_back\ngive_memory_back()\n"
 
 
@@ -50,3 +59,9 @@ def test_processes_that_are_started_later_do_so_too(plain):
     listed = "import os\nprint(*(os.environ[name] for name in " + repr(sorted(ENVIRONMENT)) + "))"
     assert run(_GIVE_BACK + listed, plain).split() == [ENVIRONMENT[name] for name in sorted(ENVIRONMENT)]
     assert run(_GIVE_BACK + listed, plain | {"THP_MEM_ALLOC_ENABLE": "0"}).split()[-1] == "0"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the GNU allocator")
+def test_small_pieces_between_others_are_given_back_on_demand(plain):
+    before, after = map(int, run(_FREE_EVERY_OTHER, plain).split())
+    assert after < before - 70

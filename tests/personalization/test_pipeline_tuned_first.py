@@ -1,5 +1,6 @@
 """The whole model tuned to a device before its final cut."""
 
+import gc
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from personalization.masked import Compensation
 from personalization.private_trace import device_trace
 from personalization.scoring import score_tokens
 from personalization.settings import PersonalizationSettings
+from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings
 from personalization.tuning import tune
 from tests.tiny_text import VOCABULARY, tiny_language_model
@@ -77,6 +79,26 @@ def test_a_round_finds_the_same_and_leaves_a_model_that_nothing_was_trained_for(
     assert all(torch.equal(one, other) for one, other in same)
     trained = zip(plain.model.parameters(), lasting.model.parameters(), strict=True)
     assert not all(one.shape == other.shape and torch.equal(one, other) for one, other in trained)
+
+
+@pytest.mark.parametrize("asked", [{}, {"tune_first": 2, "refit_samples": 30}])
+def test_no_activations_stand_beside_the_training(monkeypatch, asked):
+    gc.collect()
+    before = {id(one) for one in _traces()}
+
+    def trained(model, whole, *_arguments, **_named):
+        found = [one for one in _traces() if id(one) not in before]
+        assert found == [whole]
+        assert not whole.layer_outputs
+        assert not whole.block_outputs
+        return model
+
+    monkeypatch.setattr("personalization.pipeline.trained", trained)
+    speaker(recovery="distill", training_steps=2, **asked)
+
+
+def _traces():
+    return [one for one in gc.get_objects() if type(one) is DenseTrace]
 
 
 def test_what_the_final_pass_would_lack_is_told_in_the_first_round():

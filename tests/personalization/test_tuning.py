@@ -46,6 +46,25 @@ def test_tuning_makes_the_text_more_likely_and_leaves_the_cut_model_alone(family
     assert torch.equal(tuned.get_input_embeddings().weight, cut.get_input_embeddings().weight)
 
 
+@pytest.mark.parametrize("adapters", [0, 4])
+def test_what_training_took_is_free_at_its_end(monkeypatch, adapters):
+    cut, layers, data = prepared("llama")
+    made = []
+
+    class Noted(torch.optim.Adam):
+        def __init__(self, parameters, **given):
+            super().__init__(parameters, **given)
+            made.append(self)
+
+    monkeypatch.setattr("personalization.training.torch.optim.Adam", Noted)
+    tuned = tune(cut, layers, data, settings=TrainingSettings(steps=2, adapters=adapters))
+    (optimizer,) = made
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert trained
+    assert not optimizer.state
+    assert all(parameter.grad is None for parameter in (*trained, *tuned.parameters()))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_change_each_map_of_a_layer_by_their_rank_and_nothing_else(family):
     cut, layers, data = prepared(family, dropped=True)
