@@ -20,6 +20,7 @@ from benchmarks.kept_results import kept, map_and_keep
 from benchmarks.text.cells import DISTILLED, Fleet, Record, all_tasks, evaluate, sense
 from benchmarks.text.clients import default_data
 from benchmarks.text.proportionality import proportionality
+from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.whole import evaluate_whole
 from personalization.errors import UserError
@@ -93,8 +94,10 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    told = proportionality(sensed, fleet.load().layers, len(PersonalizationSettings.levels))
-    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), whole_table(whole), told])
+    world = fleet.load()
+    told = proportionality(sensed, world.layers, len(PersonalizationSettings.levels))
+    of_whole = [whole_table(whole), speaker_table(whole, world.speakers)]
+    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), *of_whole, told])
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -28,10 +28,13 @@ from benchmarks.text.rows import (
     fleet_prior,
     without_blocks,
 )
+from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import ARMS, DENSE, SHARE, evaluate_whole
+from benchmarks.text.whole import ARMS, CUT, DENSE, SHARE, SPELLED, TUNED, evaluate_whole
+from benchmarks.text.whole import TRAINED as TRAINED_ARM
 from personalization.errors import UserError
 from personalization.layers import Layer, LayerKind
+from simulations.speakers import Speaker
 
 
 @pytest.fixture
@@ -158,3 +161,20 @@ def test_proportion_is_a_slope_of_one_and_the_same_rise_over_levels():
     rise = np.log(errors[:, 1::2, 1] / errors[:, 1::2, 0]).mean()
     assert f"| mlp | 1.00, slope 1.00 | 1.00, slope 1.00 | 1.00, error {rise:+.2f}, entropy {rise:+.2f} |" in lines
     assert any(line.startswith("| attention | 1.00, slope 2.00 | 1.00, slope 2.00 |") for line in lines)
+
+
+def test_speakers_stand_in_the_order_of_what_their_models_lost():
+    def speaker(name, later):
+        return Speaker(name, np.array([[1, 2, 3], [3, 4, 5]]), np.array([later]), measured=1)
+
+    lost = {DENSE: 0.3, TUNED: 0.0, SPELLED: 0.1, CUT: 0.2, TRAINED_ARM: 0.15}
+    records = [
+        {"client": number, "arm": arm, "nats": 3.0 + factor * nats}
+        for number, factor in enumerate((2.0, 1.0))
+        for arm, nats in lost.items()
+    ]
+    speakers = [speaker("ada", [1, 9, 8, 2]), speaker("ben", [5, 4, 3, 7]), speaker("nobody", [1, 1, 1, 1])]
+    *_, first, second = speaker_table(records, speakers).splitlines()
+    assert first == "| ben | 25.0% | 1.105 | 1.221 | 1.162 |"
+    assert second == "| ada | 50.0% | 1.221 | 1.492 | 1.350 |"
+    assert speaker_table([], speakers) == ""
