@@ -88,7 +88,7 @@ class Admitted:
 def answer(content: RecordDict, device: Device, *, final: bool) -> RecordDict:
     """Return the reply to a request: the statistics vector for its plan and the plan's version, or a part of a sum.
 
-    final: whether the personal model is there to stay; in a round, nothing is trained that says nothing of the layers.
+    final: whether the personal model is there to stay. Only then it is trained: a round learns from the search alone.
     The same request on the same state and data gives the same reply and leaves the same state: what an earlier
     attempt at this version left is replaced. Only for a secure sum it is refused: a second vector under other masks
     would say something. What an answer costs in privacy is in the device's ledger before it leaves, and what its budget
@@ -181,7 +181,7 @@ def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device
 
 
 def _lasting_settings(device: Device, asked: Admitted) -> PersonalizationSettings:
-    """Return the settings with a seed that does not change from plan to plan."""
+    """Return the settings with a seed that does not change from plan to plan; in a round, those of a search alone."""
     first = replace(asked.plan, version=0)
     found = read_settings(device.run_config, device.node_config, first, device.name, newcomer=False)
     return found if asked.final else found.searching()

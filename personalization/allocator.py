@@ -25,7 +25,7 @@ def give_memory_back() -> None:
 
     What the environment says already stays. Without the GNU allocator this process is left as it is.
     """
-    set_option = _own("mallopt")
+    set_option = _allocator_function("mallopt")
     for name, option in _OPTIONS.items():
         if set_option is not None and name not in os.environ:
             set_option(option, int(ENVIRONMENT[name]))
@@ -37,11 +37,11 @@ def trim() -> None:
 
     For the end of work that took many of them, such as training. Does nothing without the GNU allocator.
     """
-    give_back = _own("malloc_trim")
+    give_back = _allocator_function("malloc_trim")
     if give_back is not None:
         give_back(0)
 
 
-def _own(function: str) -> Any:
-    """Return a function of this process's allocator, None where it has none of that name."""
-    return getattr(ctypes.CDLL(None), function, None) if os.name == "posix" else None
+def _allocator_function(name: str) -> Any:
+    """Return a function of this process's allocator by its name, None where there is none."""
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
