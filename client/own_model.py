@@ -11,6 +11,7 @@ from personalization.own_vocabulary import own_vocabulary
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import Preprocessing, TaskSamples
 from personalization.texts import TextPreprocessing
+from personalization.whole_teacher import WholeTeacher
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class OwnModel:
     """model, preprocessing: the backbone's, or those with fewer tokens. samples: the device's, in these tokens.
 
     tokenizer: that of the tokens that were kept, None where all were. tuned: the model tuned to the samples, where
-    that was needed to choose its tokens.
+    that was needed to choose its tokens. teacher: the model with all its tokens, where `model` has fewer.
     """
 
     model: nn.Module
@@ -26,6 +27,7 @@ class OwnModel:
     samples: PrivateSamples
     tokenizer: TextPreprocessing | None = None
     tuned: nn.Module | None = None
+    teacher: WholeTeacher | None = None
 
     def fingerprint(self) -> bytes:
         """Return 32 bytes that tell what is measured here from what is measured on other inputs, or with other tokens.
@@ -50,4 +52,4 @@ def own_model(
     given = TaskSamples(samples.inputs, samples.labels, samples.training)
     own = own_vocabulary(backbone.model, backbone.facts.preprocessing, given, most=most, settings=settings)
     cut = PrivateSamples(own.samples.inputs, own.samples.labels, own.samples.training)
-    return OwnModel(own.model, own.preprocessing, cut, own.preprocessing, own.tuned)
+    return OwnModel(own.model, own.preprocessing, cut, own.preprocessing, own.tuned, own.teacher)

@@ -175,6 +175,7 @@ def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device
         training=samples.training,
         budget_of=backbone.model,
         tuned=own.tuned,
+        teacher=own.teacher,
         final=asked.final,
         settings=settings,
     )

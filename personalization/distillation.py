@@ -14,7 +14,7 @@ from personalization.training import LEARNING_RATE, TrainingData, TrainingSettin
 _TEMPERATURE = 2.0
 _TOKEN_TEMPERATURE = 1.0
 # A language model that is brought back to what it did before its cut has less to learn than one that is tuned.
-_TOKEN_RATE = 1e-4
+TOKEN_RATE = 1e-4
 # Of the loss, what labels get where they are learned from as well: with more of it, what little private text there is
 # gets learned by heart.
 LABEL_SHARE = 0.3
@@ -57,7 +57,7 @@ def distill(
         samples=samples,
         positions=trace.positions.shape[1],
         settings=settings,
-        rate=LEARNING_RATE if trace.head is None else _TOKEN_RATE,
+        rate=LEARNING_RATE if trace.head is None else TOKEN_RATE,
     )
 
 

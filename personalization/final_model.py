@@ -13,9 +13,11 @@ from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
 from personalization.private_trace import device_trace
 from personalization.pruning import Pruned
 from personalization.settings import PersonalizationSettings
+from personalization.spelled_distillation import distill_spelled
 from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, spread
 from personalization.tuning import tune, tune_first
+from personalization.whole_teacher import WholeTeacher
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,20 @@ def trained(
     *,
     labels: Tensor | None = None,
     training: TrainingData | None = None,
+    teacher: WholeTeacher | None = None,
 ) -> nn.Module:
     """Return what the training that `settings` ask for makes of a cut model: a copy, or `model` itself if none.
 
-    training: what to train on; None takes the samples of the trace, of which `labels` are known.
+    training: what to train on; None takes the samples of the trace, of which `labels` are known. teacher: what to
+    learn from instead of the model of `trace`, where that has fewer tokens.
     """
     if not settings.trains:
         return model
     batches = TrainingSettings.of(settings, steps=settings.training_steps)
     if settings.recovery == "tune":
         return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
-    told = None
-    if settings.recovery == "distill-tune":
-        told = labels if training is None else training.labels
-    return distill(model, trace, settings=batches, data=training, labels=told)
+    both = settings.recovery == "distill-tune"
+    if teacher is not None:
+        return distill_spelled(model, trace.layers, teacher, settings=batches, labels=both)
+    known = labels if training is None else training.labels
+    return distill(model, trace, settings=batches, data=training, labels=known if both else None)

@@ -16,18 +16,21 @@ from personalization.trace import Inputs
 from personalization.training import TrainingData
 from personalization.tuning import tune_first
 from personalization.vocabulary import check_room, choose_tokens, cut_vocabulary, expected_tokens
+from personalization.whole_teacher import WholeTeacher
 
 
 @dataclass(frozen=True)
 class OwnVocabulary:
     """model, preprocessing: with fewer tokens. samples: the device's text in them, in windows as long as before.
 
-    tuned: the model that was tuned to that text, with the same tokens; None where it was not.
+    teacher: the model with all its tokens, tuned to that text where that was asked for. tuned: that model with the
+    same tokens as `model`; None where it was not tuned.
     """
 
     model: nn.Module
     preprocessing: TextPreprocessing
     samples: TaskSamples
+    teacher: WholeTeacher
     tuned: nn.Module | None = None
 
 
@@ -48,25 +51,24 @@ def own_vocabulary(
     if not isinstance(preprocessing, TextPreprocessing):
         raise UserError("an image classifier has no vocabulary: leave out the number of tokens to keep")
     everything = samples.training or TrainingData(samples.inputs, samples.labels)
-    private = _windows(everything.inputs, everything.labels)[:, 1:].ravel()
-    tuned = None
+    windows, tuned = _windows(everything.inputs, everything.labels), None
     if settings is not None and settings.tune_first:
         # It takes minutes: what stands in the way of what follows is told before.
         checked_count(samples.inputs, samples.labels, settings, samples.training)
         check_room(preprocessing, most)
         tuned = tune_first(model, everything, settings)
-    expected = expected_tokens(model if tuned is None else tuned, samples.inputs)
-    cut = choose_tokens(preprocessing, private, expected, most=most)
-    spell = spelling(preprocessing, cut.preprocessing).spell_windows
+    whole = model if tuned is None else tuned
+    cut = choose_tokens(preprocessing, windows[:, 1:].ravel(), expected_tokens(whole, samples.inputs), most=most)
+    teacher = WholeTeacher(whole, spelling(preprocessing, cut.preprocessing), windows)
 
     def spelled(inputs: Inputs, labels: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
-        tokens = torch.from_numpy(spell(_windows(inputs, labels)))
+        tokens = torch.from_numpy(teacher.spelling.spell_windows(_windows(inputs, labels)))
         return {"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous()
 
     training = None if samples.training is None else TrainingData(*spelled(everything.inputs, everything.labels))
     own = TaskSamples(*spelled(samples.inputs, samples.labels), training)
     smaller = None if tuned is None else cut_vocabulary(tuned, cut)
-    return OwnVocabulary(cut_vocabulary(model, cut), cut.preprocessing, own, smaller)
+    return OwnVocabulary(cut_vocabulary(model, cut), cut.preprocessing, own, teacher, smaller)
 
 
 def _windows(inputs: Inputs, labels: Tensor | None) -> Tokens:

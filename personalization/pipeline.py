@@ -33,6 +33,7 @@ from personalization.sensing import (
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.trace import DenseTrace, Inputs
 from personalization.training import TrainingData
+from personalization.whole_teacher import WholeTeacher
 
 # Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
 STEP_PROBES = 6
@@ -76,6 +77,7 @@ def personalize(
     training: TrainingData | None = None,
     budget_of: nn.Module | None = None,
     tuned: nn.Module | None = None,
+    teacher: WholeTeacher | None = None,
     final: bool = True,
     settings: PersonalizationSettings,
 ) -> Personalization:
@@ -87,7 +89,8 @@ def personalize(
     earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
     and to take more samples from for the final cut.
     budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. tuned: what
-    `tuning.tune_first` has made of `model`, if it was needed before. final: whether the personal model is to stay; the
+    `tuning.tune_first` has made of `model`, if it was needed before. teacher: what a recovery that distils learns from,
+    where `model` has fewer tokens than that. final: whether the personal model is to stay; the
     one that a round leaves is cut of `inputs` alone and trains nothing, whatever the settings ask for. Raises UserError
     where the samples are too few, labels do not fit or the budget can't be met.
     """
@@ -117,7 +120,7 @@ def personalize(
     # The search is over, and what it has kept of the dense model's passes would stand beside what training takes.
     del trace, masked, errors, increase
     return Personalization(
-        model=trained(made.model, made.whole, lasting, labels=labels, training=training),
+        model=trained(made.model, made.whole, lasting, labels=labels, training=training, teacher=teacher),
         layers=layers,
         kept=made.kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),

@@ -54,10 +54,11 @@ def personalize_folder(
     samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
-    inputs, whole, tuned = samples.inputs, cast(nn.Module, backbone.model), None
+    inputs, whole, tuned, teacher = samples.inputs, cast(nn.Module, backbone.model), None, None
     if vocabulary is not None:
         own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary, settings=settings)
-        whole, preprocessing, samples, tuned = own.model, own.preprocessing, own.samples, own.tuned
+        whole, preprocessing, samples = own.model, own.preprocessing, own.samples
+        tuned, teacher = own.tuned, own.teacher
     result = personalize(
         whole,
         samples.inputs,
@@ -66,6 +67,7 @@ def personalize_folder(
         budget_of=backbone.model,
         training=samples.training,
         tuned=tuned,
+        teacher=teacher,
         settings=settings,
     )
     dtype = _stored_dtype(backbone)

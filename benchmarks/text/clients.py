@@ -22,11 +22,12 @@ from personalization.own_vocabulary import own_vocabulary
 from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.scoring import score_spelled, score_tokens
 from personalization.settings import PersonalizationSettings, Recovery
-from personalization.spelling import Spelling, spelling
+from personalization.spelling import Spelling
 from personalization.tasks import TaskSamples, text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
 from personalization.training import spread
+from personalization.whole_teacher import WholeTeacher
 from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 
@@ -48,7 +49,7 @@ class Client:
     """One speaker, with what its model makes of its private windows before it is cut.
 
     samples: private text in the model's tokens. fit: [windows] of bool, what refits see. spelled: how text is spelled
-    in the model's tokens, None where it has all of them.
+    in the model's tokens, and teacher: the model with all of them; None where it has them.
     """
 
     world: World
@@ -58,6 +59,7 @@ class Client:
     trace: DenseTrace
     fit: torch.Tensor
     spelled: Spelling | None
+    teacher: WholeTeacher | None
 
     def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
         """Return the model on the private windows, with moments of all of them or of the fitting share."""
@@ -98,7 +100,7 @@ class Client:
     def trained(self, model: nn.Module, recovery: Recovery, *, steps: int) -> nn.Module:
         """Return `model` after so many batches of training on all private text."""
         settings = replace(self.settings, recovery=recovery, training_steps=steps, training_precision="bfloat16")
-        return trained(model, self.trace, settings, training=self.samples.training)
+        return trained(model, self.trace, settings, training=self.samples.training, teacher=self.teacher)
 
     def nats_per_token(self, model: nn.Module) -> float:
         """Return the mean nats that a token of the whole vocabulary costs in the speaker's later speeches."""
@@ -126,14 +128,13 @@ def load_client(world: World, number: int, *, vocabulary: int | None = None) -> 
     """Return the client of a speaker, with a model of at most `vocabulary` tokens (None: all)."""
     settings = PersonalizationSettings(seed=number)
     speaker = world.speakers[number]
-    model, samples, spelled = world.model, speaker.samples, None
+    model, samples, spelled, teacher = world.model, speaker.samples, None, None
     if vocabulary is not None:
         own = own_vocabulary(model, world.preprocessing, samples, most=vocabulary)
-        assert isinstance(own.preprocessing, TextPreprocessing)
-        model, samples, spelled = own.model, own.samples, spelling(world.preprocessing, own.preprocessing)
+        model, samples, spelled, teacher = own.model, own.samples, own.teacher.spelling, own.teacher
     trace = device_trace(model, world.layers, samples.inputs, settings)
     fit = fit_split(trace.samples, settings.held_out_share, np.random.default_rng(settings.seed))
-    return Client(world, speaker, settings, samples, trace, fit, spelled)
+    return Client(world, speaker, settings, samples, trace, fit, spelled, teacher)
 
 
 def default_data() -> Path:

@@ -15,6 +15,7 @@ from personalization.sensing import ProbeSamples
 from personalization.settings import PersonalizationSettings
 from personalization.trace import Inputs
 from personalization.training import TrainingData
+from personalization.whole_teacher import WholeTeacher
 
 _KEPT = 128
 
@@ -42,6 +43,7 @@ class FirstSearches:
         training: TrainingData | None,
         budget_of: nn.Module | None,
         tuned: nn.Module | None,
+        teacher: WholeTeacher | None,
         final: bool,
         settings: PersonalizationSettings,
     ) -> Personalization:
@@ -58,6 +60,7 @@ class FirstSearches:
                 training=training,
                 budget_of=budget_of,
                 tuned=tuned,
+                teacher=teacher,
                 final=final,
                 settings=settings,
             )
@@ -65,7 +68,7 @@ class FirstSearches:
         if prior is not None or past is not None or any(len(units) for units in dropped_units or ()):
             return compute()
         made = settings if final else settings.searching()
-        key = _key(model, inputs, labels, training, budget_of, tuned, made)
+        key = _key(model, inputs, labels, training, budget_of, tuned, teacher, made)
         if key in self._kept:
             self._kept.move_to_end(key)
             self.reused_seconds += self._kept[key][1]
@@ -87,6 +90,7 @@ def _key(
     training: TrainingData | None,
     budget_of: nn.Module | None,
     tuned: nn.Module | None,
+    teacher: WholeTeacher | None,
     settings: PersonalizationSettings,
 ) -> bytes:
     digest = hashlib.sha256(f"{type(model).__name__} {settings}".encode())
@@ -94,7 +98,8 @@ def _key(
     if training is not None:
         trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
     whole: list[tuple[str, Tensor]] = []
-    for role, other in (("budget of", budget_of), ("tuned", tuned)):
+    taught_by = None if teacher is None else teacher.model
+    for role, other in (("budget of", budget_of), ("tuned", tuned), ("teacher", taught_by)):
         if other is not None and other is not model:
             whole += [(f"{role} {name}", values) for name, values in sorted(other.state_dict().items())]
     own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]

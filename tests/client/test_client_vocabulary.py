@@ -34,7 +34,7 @@ class Device:
 
     def __init__(self, model, folder, *, key: bool = True) -> None:
         self.backbone = load_generic_backbone(str(model), levels=2)
-        self.seen, self.tuned, self.final = [], [], []
+        self.seen, self.tuned, self.taught, self.final = [], [], [], []
         self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
         self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
         if key:
@@ -47,8 +47,9 @@ class Device:
     def state(self) -> ClientState:
         return ClientState.of(self.context())
 
-    def personalize(self, model, inputs, *, past, tuned, final, **named):
+    def personalize(self, model, inputs, *, past, tuned, teacher, final, **named):
         self.tuned.append(tuned)
+        self.taught.append(None if teacher is None else teacher.model.config.vocab_size)
         self.final.append(final)
         self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
         return fake_personalize(model, inputs, past=past, **named)
@@ -115,6 +116,7 @@ def test_what_was_measured_with_other_tokens_is_no_use(device):
     device.answer(4, vocabulary=270)
     (first, _), *others = device.seen
     assert [count for _, count in others] == [0, 0, 2]
+    assert device.taught == [VOCABULARY, None, VOCABULARY, VOCABULARY]
     assert others[0][0] == VOCABULARY > first > others[1][0] == others[2][0]
 
 

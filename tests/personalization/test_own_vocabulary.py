@@ -74,3 +74,25 @@ def test_what_is_cut_in_the_end_is_the_model_that_chose():
     assert torch.equal(norms[0], norms[1])
     assert not torch.equal(norms[0], norms[2])
     assert not torch.equal(norms[0], norms[3])
+
+
+@pytest.mark.parametrize(("recovery", "taught"), [("distill", [False]), ("distill-tune", [True]), ("tune", [])])
+@pytest.mark.parametrize("tune_first", [0, 20])
+def test_a_recovery_that_distils_learns_from_the_model_with_all_its_tokens(monkeypatch, recovery, taught, tune_first):
+    model, samples = tiny_language_model("llama"), speaker()
+    settings = replace(SETTINGS, recovery=recovery, training_steps=1, tune_first=tune_first)
+    own = own_vocabulary(model, preprocessing(), samples, most=MOST, settings=settings)
+    teachers = []
+
+    def distill_spelled(cut, layers, teacher, *, settings, labels):
+        teachers.append((teacher, labels))
+        return cut
+
+    monkeypatch.setattr("personalization.final_model.distill_spelled", distill_spelled)
+    asked = {"training": own.samples.training, "settings": settings, "labels": own.samples.labels}
+    personalize(own.model, own.samples.inputs, tuned=own.tuned, teacher=own.teacher, **asked)
+    assert teachers == [(own.teacher, labels) for labels in taught]
+    if tune_first:
+        assert torch.equal(own.teacher.model.model.norm.weight, own.tuned.model.norm.weight)
+    else:
+        assert own.teacher.model is model

@@ -9,7 +9,9 @@ from torch import nn
 
 from personalization.prior import Prior
 from personalization.settings import PersonalizationSettings
+from personalization.spelling import Spelling
 from personalization.training import TrainingData
+from personalization.whole_teacher import WholeTeacher
 from simulations.comparison import first_search
 from simulations.comparison.first_search import FirstSearches
 
@@ -38,6 +40,7 @@ def searches(monkeypatch):
             "training": None,
             "budget_of": None,
             "tuned": None,
+            "teacher": None,
             "final": True,
             "settings": PersonalizationSettings(),
             **changed,
@@ -64,6 +67,7 @@ def test_the_same_search_is_made_once(searches):
         {"training": TrainingData(INPUTS, torch.ones(3, 4))},
         {"budget_of": nn.Linear(2, 2)},
         {"tuned": nn.Linear(2, 2)},
+        {"teacher": WholeTeacher(nn.Linear(2, 2), Spelling(()), np.zeros((1, 2), dtype=np.int64))},
         {"model": nn.Linear(2, 2)},
         {"settings": PersonalizationSettings(recovery="fold")},
     ],
