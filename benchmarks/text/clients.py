@@ -104,11 +104,15 @@ class Client:
 
     def nats_per_token(self, model: nn.Module) -> float:
         """Return the mean nats that a token of the whole vocabulary costs in the speaker's later speeches."""
+        return float(self.nats(model).mean())
+
+    def nats(self, model: nn.Module) -> NDArray[np.float64]:
+        """Return the nats of each token of the whole vocabulary in the later speeches, [windows, positions]."""
         if self.spelled is not None:
-            return float(score_spelled(model, self.speaker.test, self.spelled).nats.double().mean())
+            return score_spelled(model, self.speaker.test, self.spelled).nats.double().numpy()
         samples = text_samples(self.speaker.test)
         assert samples.labels is not None
-        return float(score_tokens(model, samples.inputs["input_ids"], samples.labels).nats.double().mean())
+        return score_tokens(model, samples.inputs["input_ids"], samples.labels).nats.double().numpy()
 
 
 @lru_cache(maxsize=1)

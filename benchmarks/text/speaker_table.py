@@ -13,22 +13,28 @@ _ARMS = (SPELLED, CUT, TRAINED)
 def speaker_table(records: Sequence[Record], speakers: Sequence[Speaker]) -> str:
     """Return a row for each speaker with `records`: perplexity relative to the tuned dense model; empty without any.
 
-    speakers: by the number of their client.
+    speakers: by the number of their client. The last columns split what the trained model costs more, in nats a token,
+    by tokens that went with its vocabulary and all others.
     """
-    nats = {(record["client"], record["arm"]): record["nats"] for record in records}
+    of = {(record["client"], record["arm"]): record for record in records}
     rows = []
     for number, speaker in enumerate(speakers):
-        if (number, TUNED) in nats:
-            ratios = [np.exp(nats[number, arm] - nats[number, TUNED]) for arm in _ARMS]
-            cells = [speaker.name, f"{unseen(speaker):.1%}", *(f"{ratio:.3f}" for ratio in ratios)]
+        if (number, TUNED) in of:
+            tuned, found = of[number, TUNED], [of[number, arm] for arm in _ARMS]
+            ratios = [np.exp(record["nats"] - tuned["nats"]) for record in found]
+            spelled = found[-1]["nats_of_went"] - tuned["nats_of_went"]
+            others = found[-1]["nats"] - tuned["nats"] - spelled
+            shares = [f"{unseen(speaker):.1%}", f"{tuned['went']:.1%}"]
+            cells = [speaker.name, *shares, *(f"{ratio:.3f}" for ratio in ratios), f"{spelled:+.3f}", f"{others:+.3f}"]
             rows.append((ratios[-1], f"| {' | '.join(cells)} |"))
     if not rows:
         return ""
     lines = [
-        f"Perplexity relative to `{TUNED}`, and the share of tokens in later text that private text lacks.",
+        f"Perplexity relative to `{TUNED}`, the share of tokens in later text that private text lacks (new) and that "
+        f"the vocabulary lacks (went), and what `{TRAINED}` costs more by these, and by all others, in nats a token.",
         "",
-        f"| speaker | new tokens | {' | '.join(_ARMS)} |",
-        "|---|---|" + "---|" * len(_ARMS),
+        f"| speaker | new | went | {' | '.join(_ARMS)} | by what went | by others |",
+        "|---|---|---|" + "---|" * (len(_ARMS) + 2),
     ]
     return "\n".join([*lines, *(row for _, row in sorted(rows))]) + "\n"
 

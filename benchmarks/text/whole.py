@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.text.cells import Fleet, row_counts
 from benchmarks.text.clients import Client, Counts, load_client
@@ -37,10 +39,20 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     trained = client.trained(cut, RECOVERY, steps=TRAINING_STEPS)
     whole = _weights(dense.trace.model)
     models = [(dense, dense.trace.model), (dense, tuned), *((client, m) for m in (client.trace.model, cut, trained))]
-    return [
-        {"client": number, "arm": arm, "share": _weights(model) / whole, "nats": own.nats_per_token(model)}
-        for arm, (own, model) in zip(ARMS, models, strict=True)
-    ]
+    went = _went(client)
+    records = []
+    for arm, (own, model) in zip(ARMS, models, strict=True):
+        nats = own.nats(model)
+        record = {"client": number, "arm": arm, "share": _weights(model) / whole, "nats": float(nats.mean())}
+        records.append(record | {"went": float(went.mean()), "nats_of_went": float(nats[went].sum() / nats.size)})
+    return records
+
+
+def _went(client: Client) -> NDArray[np.bool_]:
+    """Return which tokens of the later speeches, [windows, positions], `client` has to spell."""
+    assert client.spelled is not None
+    spelled = np.array([len(pieces) > 1 for pieces in client.spelled.pieces])
+    return spelled[client.speaker.test[:, 1:]]
 
 
 def _counts_of_share(dense: Client, client: Client, sensed: dict[int, Record], number: int) -> Counts:
