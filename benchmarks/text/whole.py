@@ -22,7 +22,7 @@ TUNING_STEPS = 100
 TRAINING_STEPS = 200
 RECOVERY: Recovery = "distill-tune"
 # Windows of private text that a cut is made on, where there are as many.
-WINDOWS = 64
+WINDOWS = 256
 DENSE, TUNED, SPELLED = "dense", "dense, tuned", "tuned, tokens cut"
 CUT, TRAINED = "tuned, tokens and blocks cut", "tuned, cut, trained"
 # In this order each is made of the one before.
