@@ -48,8 +48,8 @@ class World:
 class Client:
     """One speaker, with what its model makes of its private windows before it is cut.
 
-    samples: private text in the model's tokens. fit: [windows] of bool, what refits see. spelled: how text is spelled
-    in the model's tokens, and teacher: the model with all of them; None where it has them.
+    samples: private text in the model's tokens. fit: [windows] of bool, what refits see. teacher: the model with all
+    tokens, None where this one has them.
     """
 
     world: World
@@ -58,8 +58,12 @@ class Client:
     samples: TaskSamples
     trace: DenseTrace
     fit: torch.Tensor
-    spelled: Spelling | None
     teacher: WholeTeacher | None
+
+    @property
+    def spelled(self) -> Spelling | None:
+        """How text is spelled in the model's tokens, None where it has all of them."""
+        return None if self.teacher is None else self.teacher.spelling
 
     def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
         """Return the model on the private windows, with moments of all of them or of the fitting share."""
@@ -132,13 +136,13 @@ def load_client(world: World, number: int, *, vocabulary: int | None = None) -> 
     """Return the client of a speaker, with a model of at most `vocabulary` tokens (None: all)."""
     settings = PersonalizationSettings(seed=number)
     speaker = world.speakers[number]
-    model, samples, spelled, teacher = world.model, speaker.samples, None, None
+    model, samples, teacher = world.model, speaker.samples, None
     if vocabulary is not None:
         own = own_vocabulary(model, world.preprocessing, samples, most=vocabulary)
-        model, samples, spelled, teacher = own.model, own.samples, own.teacher.spelling, own.teacher
+        model, samples, teacher = own.model, own.samples, own.teacher
     trace = device_trace(model, world.layers, samples.inputs, settings)
     fit = fit_split(trace.samples, settings.held_out_share, np.random.default_rng(settings.seed))
-    return Client(world, speaker, settings, samples, trace, fit, spelled, teacher)
+    return Client(world, speaker, settings, samples, trace, fit, teacher)
 
 
 def default_data() -> Path:
