@@ -12,7 +12,7 @@ from personalization.distillation import LABEL_SHARE, TOKEN_RATE
 from personalization.layers import Layer
 from personalization.piece_predictions import PiecePredictions
 from personalization.readout import outputs_of, token_head
-from personalization.training import TrainingSettings, mean_in_chunks, train
+from personalization.training import TrainingSettings, batch_size, mean_in_chunks, train
 from personalization.whole_teacher import WholeTeacher
 
 
@@ -33,6 +33,9 @@ def distill_spelled(
     if not settings.steps:
         return model
     predictions = PiecePredictions(teacher.spelling)
+    # Half of what is trained on is practice, if there is any, and no more of it is made than there are batches for.
+    samples = settings.steps * batch_size(model, teacher.windows.shape[1] - 1)
+    teacher = teacher.of_windows(-(-samples // 2) if len(predictions.dropped) else samples)
     private = teacher.private()
     windows = torch.cat([private, teacher.practice(predictions, settings)])
     shares = torch.zeros(windows[:, 1:].shape)

@@ -91,8 +91,7 @@ def train(
     trained = _trained(student, layers, {id(parameter) for parameter in fixed.values()}, settings)
     optimizer = torch.optim.Adam(trained, lr=rate * (_ADAPTER_RATE if settings.adapters else 1.0))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    batch = max(1, _BATCH_POSITIONS // positions) if token_head(model) is not None else _BATCH
-    picks = _batches(samples, batch, torch.Generator().manual_seed(settings.seed))
+    picks = _batches(samples, batch_size(model, positions), torch.Generator().manual_seed(settings.seed))
     for _ in range(settings.steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             value = loss(student, next(picks))
@@ -110,6 +109,11 @@ def train(
     for parameter in student.parameters():
         parameter.requires_grad_(False)
     return student
+
+
+def batch_size(model: nn.Module, positions: int) -> int:
+    """Return how many samples of so many positions `train` takes at a time."""
+    return max(1, _BATCH_POSITIONS // positions) if token_head(model) is not None else _BATCH
 
 
 def mean_in_chunks(classes: int, chunk: Callable[..., Tensor], own: Tensor, *others: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """A language model with all its tokens, as the teacher of one that has fewer, and the text that is taught on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,11 @@ class WholeTeacher:
     model: nn.Module
     spelling: Spelling
     windows: Tokens
+
+    def of_windows(self, most: int) -> "WholeTeacher":
+        """Return the teacher of at most `most` of the windows, evenly spread."""
+        chosen = np.linspace(0, len(self.windows) - 1, min(most, len(self.windows))).round().astype(int)
+        return replace(self, windows=self.windows[chosen])
 
     def private(self) -> Tensor:
         """Return the private windows in the student's pieces, [windows, length + 1]."""

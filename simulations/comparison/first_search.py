@@ -97,10 +97,14 @@ def _key(
     trained: list[tuple[str, Tensor | None]] = []
     if training is not None:
         trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
-    whole: list[tuple[str, Tensor]] = []
+    whole: list[tuple[str, Tensor | None]] = []
     taught_by = None if teacher is None else teacher.model
+    roles = {model: "model"}
     for role, other in (("budget of", budget_of), ("tuned", tuned), ("teacher", taught_by)):
-        if other is not None and other is not model:
+        if other in roles:
+            whole.append((f"{role} is {roles[other]}", None))
+        elif other is not None:
+            roles[other] = role
             whole += [(f"{role} {name}", values) for name, values in sorted(other.state_dict().items())]
     own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]
     for name, values in [*own, *trained, *whole]:

@@ -17,7 +17,7 @@ from personalization.spelled_distillation import distill_spelled
 from personalization.tasks import text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import trace_dense
-from personalization.training import TrainingSettings
+from personalization.training import TrainingSettings, batch_size
 from personalization.whole_teacher import PRACTICE_SHARE
 from tests.tiny_text import VOCABULARY, tiny_language_model, tiny_tokenizer
 
@@ -110,6 +110,24 @@ def test_where_no_token_was_dropped_there_is_no_practice_and_it_is_plain_distill
     expected = distill(moved, trace, settings=few, data=own.samples.training)
     for one, other in zip(found.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_no_more_practice_is_made_than_there_are_batches_for(monkeypatch):
+    _, own, layers = cut()
+    given, windows = {}, own.teacher.windows
+
+    def train(model, layers, loss, *, samples, positions, settings, **_):
+        given.update(samples=samples, needed=settings.steps * batch_size(model, positions))
+        return model
+
+    monkeypatch.setattr("personalization.spelled_distillation.train", train)
+    for steps, expected in ((1, 11), (3, 32), (9, 60)):
+        distill_spelled(own.model, layers, own.teacher, settings=TrainingSettings(steps=steps))
+        assert given["samples"] == 2 * expected
+        assert given["samples"] >= min(given["needed"], 2 * len(windows))
+    few = own.teacher.of_windows(11).windows
+    assert np.array_equal(few[[0, -1]], windows[[0, -1]])
+    assert len(np.unique(few, axis=0)) == 11
 
 
 def test_no_steps_are_no_training():
