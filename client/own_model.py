@@ -8,6 +8,7 @@ from torch import nn
 from client.backbone import LocalBackbone
 from client.data import Config, PrivateSamples
 from personalization.own_vocabulary import own_vocabulary
+from personalization.prior import Prior
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import Preprocessing, TaskSamples
 from personalization.texts import TextPreprocessing
@@ -39,17 +40,22 @@ class OwnModel:
 
 
 def own_model(
-    backbone: LocalBackbone, samples: PrivateSamples, config: Config, settings: PersonalizationSettings
+    backbone: LocalBackbone,
+    samples: PrivateSamples,
+    config: Config,
+    settings: PersonalizationSettings,
+    prior: Prior | None,
 ) -> OwnModel:
     """Return what a device personalizes: with `vocabulary` in its configuration, a model of at most so many tokens.
 
-    0 tokens, or none given, keep all. settings: what the device does, with a seed that is the same in every round, so
-    that its tokens stay the same. Raises UserError for models that read no text, and numbers that are too small.
+    0 tokens, or none given, keep all, -1 leaves their number to the device. settings: what the device does, with a seed
+    that is the same in every round, so that its tokens stay the same. prior: what the fleet knows of the blocks.
+    Raises UserError for models that read no text, and numbers that make no sense.
     """
     most = int(config.get("vocabulary") or 0)
     if not most:
         return OwnModel(backbone.model, backbone.facts.preprocessing, samples)
     given = TaskSamples(samples.inputs, samples.labels, samples.training)
-    own = own_vocabulary(backbone.model, backbone.facts.preprocessing, given, most=most, settings=settings)
+    own = own_vocabulary(backbone.model, backbone.facts.preprocessing, given, most=most, settings=settings, prior=prior)
     cut = PrivateSamples(own.samples.inputs, own.samples.labels, own.samples.training)
     return OwnModel(own.model, own.preprocessing, cut, own.preprocessing, own.tuned, own.teacher)

@@ -148,9 +148,8 @@ def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
     """Personalize for a plan, keep what comes of it, and return the statistics [statistics] of that."""
     backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
     samples = device.load(device.node_config, device.run_config, backbone.facts)
-    own = own_model(
-        backbone, samples, own_config(device.run_config, device.node_config), _lasting_settings(device, asked)
-    )
+    config = own_config(device.run_config, device.node_config)
+    own = own_model(backbone, samples, config, _lasting_settings(device, asked), asked.plan.prior)
     result = _personalize(own, backbone, asked, device)
     keep(device.state, asked.plan.version, backbone, own, result)
     vector = to_vector(statistics_of(backbone, result), asked.layout)

@@ -13,7 +13,7 @@ from personalization.layers import Layer, LayerKind
 from personalization.settings import BudgetKind
 from personalization.trace import Inputs
 
-_BYTES_PER_WEIGHT = 4
+BYTES_PER_WEIGHT = 4
 
 
 def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> Costs:
@@ -27,7 +27,7 @@ def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inpu
     if kind == "weights":
         return Costs(weights, 0.0)
     if kind == "bytes":
-        per_unit, total = weights * _BYTES_PER_WEIGHT, float(stored_bytes(model))
+        per_unit, total = weights * BYTES_PER_WEIGHT, float(stored_bytes(model))
     elif kind == "macs":
         per_unit, total = _marginal(lambda m: float(count_macs(m, one, layers)), model, layers)
     else:

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 
 from personalization.errors import UserError
 from personalization.preconditions import checked_count
-from personalization.settings import PersonalizationSettings
+from personalization.prior import Prior
+from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.spelling import spelling
-from personalization.tasks import Preprocessing, TaskSamples
+from personalization.tasks import Preprocessing, TaskSamples, check_vocabulary
 from personalization.texts import TextPreprocessing, Tokens
 from personalization.trace import Inputs
 from personalization.training import TrainingData
 from personalization.tuning import tune_first
 from personalization.vocabulary import check_room, choose_tokens, cut_vocabulary, expected_tokens
+from personalization.vocabulary_size import vocabulary_size
 from personalization.whole_teacher import WholeTeacher
 
 
@@ -41,17 +43,24 @@ def own_vocabulary(
     *,
     most: int,
     settings: PersonalizationSettings | None = None,
+    prior: Prior | None = None,
 ) -> OwnVocabulary:
     """Cut the vocabulary of `model` to at most `most` tokens, for the text in `samples`; `model` stays as it is.
 
-    All of the text says which tokens it uses, and the dense model on the samples that are measured on which it expects
-    there: once it is tuned, if `settings` ask for that, for then it knows the speaker. Raises UserError for a model
-    that reads no text, from `choose_tokens`, and for what a tuned model's search would lack (see `checked_count`).
+    most: -1 takes the number that leaves tokens and blocks the best shares of the bytes which `settings` allow (see
+    `vocabulary_size`); the fleet's `prior` is for that alone. All of the text says which tokens it uses, and the dense
+    model on the samples that are measured on which it expects there: once it is tuned, if `settings` ask for that, for
+    then it knows the speaker. Raises UserError for a model that reads no text, from `choose_tokens`, for what a tuned
+    model's search would lack (see `checked_count`), and for -1 without a budget of bytes.
     """
     if not isinstance(preprocessing, TextPreprocessing):
         raise UserError("an image classifier has no vocabulary: leave out the number of tokens to keep")
     everything = samples.training or TrainingData(samples.inputs, samples.labels)
     windows, tuned = _windows(everything.inputs, everything.labels), None
+    if most == AUTOMATIC:
+        check_vocabulary(most, None if settings is None else settings.budget_kind)
+        assert settings is not None
+        most = vocabulary_size(model, preprocessing, samples.inputs, windows, prior=prior, settings=settings)
     if settings is not None and settings.tune_first:
         # It takes minutes: what stands in the way of what follows is told before.
         checked_count(samples.inputs, samples.labels, settings, samples.training)

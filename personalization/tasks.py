@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from personalization.errors import UserError
 from personalization.images import ImagePreprocessing
+from personalization.settings import AUTOMATIC, BudgetKind
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing
 
 if TYPE_CHECKING:
@@ -36,10 +37,21 @@ class TextBatch:
             )
 
 
-def check_vocabulary(most: int | None) -> None:
-    """Raise UserError for a number of tokens to keep that is none. None and 0 keep all."""
-    if most is not None and most < 0:
-        raise UserError(f"a vocabulary of {most} tokens: expected 0 or more; 0 keeps all")
+def check_vocabulary(most: int | None, budget_kind: BudgetKind | None = None) -> None:
+    """Raise UserError for a number of tokens to keep that is none. None and 0 keep all, -1 leaves it to the device.
+
+    budget_kind: what else has to fit, None where that is not known yet.
+    """
+    if most is not None and most < AUTOMATIC:
+        raise UserError(
+            f"a vocabulary of {most} tokens: expected 0 or more, where 0 keeps all, or {AUTOMATIC} to let each device "
+            "choose"
+        )
+    if most == AUTOMATIC and budget_kind not in (None, "bytes"):
+        raise UserError(
+            f"a vocabulary of {AUTOMATIC} shares bytes between tokens and blocks, but the budget is of {budget_kind}; "
+            "use --budget-kind bytes, or say how many tokens to keep"
+        )
 
 
 @dataclass(frozen=True)

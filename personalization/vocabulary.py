@@ -9,9 +9,7 @@ other text still can be encoded, in more tokens.
 
 import copy
 import json
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,14 +43,21 @@ def expected_tokens(model: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
     """Return the mean probability that a causal language model gives each token on `inputs`, [tokens]; it sums to 1."""
     head = token_head(model)
     assert head is not None
-    classes = len(linear_weight(head))
-    total, positions = torch.zeros(classes, dtype=torch.float64), 0
+    means, samples = list[NDArray[np.float64]](), list[int]()
     for rows in zip(*(value.split(_BATCH) for value in inputs.values()), strict=True):
-        hidden = outputs_of(model, dict(zip(inputs, rows, strict=True))).flatten(0, -2)
-        for (part,) in in_chunks(classes, hidden):
-            total += head(part).softmax(-1).sum(0)
-        positions += len(hidden)
-    return (total / positions).numpy()
+        means.append(mean_predictions(head, outputs_of(model, dict(zip(inputs, rows, strict=True)))))
+        samples.append(len(rows[0]))
+    return np.average(means, axis=0, weights=samples)
+
+
+@torch.inference_mode()
+def mean_predictions(head: nn.Module, outputs: Tensor) -> NDArray[np.float64]:
+    """Return the mean probability of each token, [tokens], over all that `head` reads, [samples, positions, width]."""
+    classes = len(linear_weight(head))
+    total, hidden = torch.zeros(classes, dtype=torch.float64), outputs.flatten(0, -2)
+    for (part,) in in_chunks(classes, hidden):
+        total += head(part).softmax(-1).sum(0)
+    return (total / len(hidden)).numpy()
 
 
 def choose_tokens(
@@ -65,14 +70,26 @@ def choose_tokens(
     """
     merged = _Merged(preprocessing)
     _check_room(merged, most)
-    score = expected + np.bincount(private, minlength=len(expected)) / max(len(private), 1)
-    ranked = merged.names(np.argsort(-score, kind="stable"))
-    counts = range(len(ranked) + 1)
-    first = bisect_right(counts, most, key=lambda first: len(merged.with_parts(ranked[:first]))) - 1
-    kept = merged.with_parts(ranked[:first])
+    kept = np.flatnonzero(merged.sizes(_ranked(private, expected)) <= most)
     separator = preprocessing.separator
     number = int(np.searchsorted(kept, separator)) if separator is not None and separator in kept else None
     return VocabularyCut(TextPreprocessing(_smaller(merged.record, kept), number, preprocessing.context), kept)
+
+
+def smallest_sizes(
+    preprocessing: TextPreprocessing, private: Tokens, expected: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return for each number [tokens] at how many tokens `choose_tokens` begins to keep it; one that is no token never.
+
+    Raises UserError for a tokenizer that is no byte-pair encoding.
+    """
+    return _Merged(preprocessing).sizes(_ranked(private, expected))
+
+
+def _ranked(private: Tokens, expected: NDArray[np.float64]) -> Tokens:
+    """Return the numbers of tokens, those first that have the largest sum of share and expectation."""
+    score = expected + np.bincount(private, minlength=len(expected)) / max(len(private), 1)
+    return np.argsort(-score, kind="stable")
 
 
 def fewest_tokens(preprocessing: TextPreprocessing) -> int:
@@ -80,7 +97,7 @@ def fewest_tokens(preprocessing: TextPreprocessing) -> int:
 
     Raises UserError for a tokenizer that is no byte-pair encoding.
     """
-    return len(_Merged(preprocessing).with_parts([]))
+    return _Merged(preprocessing).fewest
 
 
 def check_room(preprocessing: TextPreprocessing, most: int) -> None:
@@ -89,10 +106,9 @@ def check_room(preprocessing: TextPreprocessing, most: int) -> None:
 
 
 def _check_room(merged: "_Merged", most: int) -> None:
-    fewest = len(merged.with_parts([]))
-    if most < fewest:
+    if most < merged.fewest:
         raise UserError(
-            f"a vocabulary of {most} tokens: expected {fewest:,} or more, or some text could not be encoded"
+            f"a vocabulary of {most} tokens: expected {merged.fewest:,} or more, or some text could not be encoded"
         )
 
 
@@ -125,26 +141,48 @@ def cut_vocabulary(model: nn.Module, cut: VocabularyCut) -> nn.Module:
 
 
 class _Merged:
-    """The tokens of a byte-pair encoding, each with what it is merged from."""
+    """The tokens of a byte-pair encoding by their numbers, each with what it is merged from."""
 
     def __init__(self, preprocessing: TextPreprocessing) -> None:
         """Read them. Raises UserError for another kind of tokenizer."""
         self.record = json.loads(preprocessing.tokenizer)
         _check(self.record["model"])
         self._numbers: dict[str, int] = self.record["model"]["vocab"]
-        self._names = {number: name for name, number in self._numbers.items()}
-        self._special = {int(token["id"]) for token in self.record.get("added_tokens") or []}
         self._parts = _parts(self.record)
-        self._always = [n for n, number in self._numbers.items() if n not in self._parts or number in self._special]
+        special = {int(token["id"]) for token in self.record.get("added_tokens") or []}
+        whole = (number for number in self._numbers.values() if number not in self._parts)
+        self._always: set[int] = set()
+        for number in (*special, *whole):
+            self._add(number, self._always)
 
-    def names(self, tokens: Tokens) -> list[str]:
-        """Return the names of `tokens` [tokens]; a number that is no token has none."""
-        return [self._names[token] for token in tokens.tolist() if token in self._names]
+    @property
+    def fewest(self) -> int:
+        """How many tokens always stay."""
+        return len(self._always)
 
-    def with_parts(self, wanted: Sequence[str]) -> Tokens:
-        """Return the numbers, ascending, of the tokens that stay where those of these names do."""
-        chosen = _with_parts([*self._always, *wanted], self._parts)
-        return np.array(sorted({self._numbers[name] for name in chosen} | self._special), dtype=np.int64)
+    def sizes(self, ranked: Tokens) -> NDArray[np.int64]:
+        """Return for each of `ranked`, numbers from 0 in any order, how many tokens stay if it does: those before it in
+        that order and the parts of all. A number that is no token never stays.
+        """
+        known, stay = set(self._numbers.values()), set(self._always)
+        sizes = np.full(len(ranked), np.iinfo(np.int64).max)
+        sizes[list(stay)] = len(stay)
+        for number in ranked.tolist():
+            if number in known:
+                added = self._add(number, stay)
+                sizes[added] = len(stay)
+        return sizes
+
+    def _add(self, number: int, stay: set[int]) -> list[int]:
+        """Add a token and its parts to those that `stay`; return which of them are new."""
+        new, waiting = list[int](), [number]
+        while waiting:
+            found = waiting.pop()
+            if found not in stay:
+                stay.add(found)
+                new.append(found)
+                waiting += self._parts.get(found, [])
+        return new
 
 
 def _rows(parameter: Tensor, rows: Tensor) -> nn.Parameter:
@@ -168,22 +206,12 @@ def _merges(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [(first, second) for first, second in pairs]
 
 
-def _parts(record: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the names that each token may be merged from."""
-    parts: dict[str, list[str]] = defaultdict(list)
+def _parts(record: dict[str, Any]) -> dict[int, list[int]]:
+    """Return the tokens that each token may be merged from, by their numbers."""
+    numbers, parts = record["model"]["vocab"], defaultdict[int, list[int]](list)
     for first, second in _merges(record):
-        parts[first + second] += [first, second]
+        parts[numbers[first + second]] += [numbers[first], numbers[second]]
     return parts
-
-
-def _with_parts(wanted: Iterable[str], parts: dict[str, list[str]]) -> set[str]:
-    chosen, waiting = set[str](), list(wanted)
-    while waiting:
-        name = waiting.pop()
-        if name not in chosen:
-            chosen.add(name)
-            waiting += parts.get(name, [])
-    return chosen
 
 
 def _check(model: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ _CHANGEABLE_KEYS = frozenset(
     {
         "adapters",
         "budget",
+        "budget-kind",
         "clip",
         "cohort-size",
         "deadline",

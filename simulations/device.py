@@ -44,7 +44,7 @@ def personalize_folder(
     """Personalize `model` (None: the bundled one) from the images or the text in `data` and save it in `out`.
 
     task: `image` or `text`, None what the model is for. batch: how much of a text is measured on. vocabulary: how many
-    tokens of a language model may stay (None: all).
+    tokens of a language model may stay (None: all), see `own_vocabulary`.
     prior: report.json of a fleet that shared the same model. Returns what can be written as JSON: settings, layers,
     fit, evaluations, footprints. Raises UserError; nothing is written before the personal model is whole.
     """
@@ -54,16 +54,17 @@ def personalize_folder(
     samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
+    known = None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings))
     inputs, whole, tuned, teacher = samples.inputs, cast(nn.Module, backbone.model), None, None
     if vocabulary is not None:
-        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary, settings=settings)
+        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary, settings=settings, prior=known)
         whole, preprocessing, samples = own.model, own.preprocessing, own.samples
         tuned, teacher = own.tuned, own.teacher
     result = personalize(
         whole,
         samples.inputs,
         labels=samples.labels,
-        prior=None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings)),
+        prior=known,
         budget_of=backbone.model,
         training=samples.training,
         tuned=tuned,

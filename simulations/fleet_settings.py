@@ -34,7 +34,8 @@ class FleetSettings:
     the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
     docs/privacy_differential.md. epsilon_budget: what each client gives away at most, in its life.
     model: folder or hub name; None is the bundled ViT. task: None is the model's. windows, window_tokens: how much text
-    makes a client's private batch. vocabulary: how many tokens a client's language model keeps, None for all.
+    makes a client's private batch. vocabulary: how many tokens a client's language model keeps, None for all, -1
+    for as many as share a budget of bytes best.
     out: folder of the run. resume: go on with the run in it. record: keep every encoded message of every client for an
     audit. canaries: how many clients get an image of noise, or a sentence of random letters, among their own data,
     which an audit then looks for.
@@ -105,7 +106,7 @@ class FleetSettings:
         if not 0 <= self.canaries <= self.clients:
             raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
         TextBatch(windows=self.windows, tokens=self.window_tokens)
-        check_vocabulary(self.vocabulary)
+        check_vocabulary(self.vocabulary, self.budget_kind)
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         privacy = PrivacySettings(mode=self.dp, epsilon=self.epsilon, delta=self.delta, clip=self.clip)

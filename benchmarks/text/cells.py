@@ -19,6 +19,7 @@ from benchmarks.text.rows import (
     without_blocks,
 )
 from personalization.local_errors import local_errors
+from personalization.prior import Prior
 from personalization.sensing import one_at_a_time, take_samples
 from personalization.texts import WINDOW_TOKENS
 
@@ -113,9 +114,14 @@ def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record
     layers, own = client.world.layers, sensed[number]
     if row == BLOCK_INFLUENCE:
         return without_blocks(np.array(own["influence"]), layers, budget), 0
-    others = [np.array(record["single"]) for key, record in sensed.items() if key != number]
-    prior = fleet_prior(others, len(layers), len(client.settings.levels), client.settings.seed)
+    prior = prior_of_others(client, sensed, number)
     curves, evaluations = row_curves(
         row, layers, np.array(own["single"]), np.array(own["errors"]), prior, client.settings
     )
     return client.counts(curves, budget), evaluations
+
+
+def prior_of_others(client: Client, sensed: dict[int, Record], number: int) -> Prior:
+    """Return what a fleet of all other clients knows."""
+    others = [np.array(record["single"]) for key, record in sensed.items() if key != number]
+    return fleet_prior(others, len(client.world.layers), len(client.settings.levels), client.settings.seed)

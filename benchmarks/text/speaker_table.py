@@ -24,17 +24,18 @@ def speaker_table(records: Sequence[Record], speakers: Sequence[Speaker]) -> str
             ratios = [np.exp(record["nats"] - tuned["nats"]) for record in found]
             spelled = found[-1]["nats_of_went"] - tuned["nats_of_went"]
             others = found[-1]["nats"] - tuned["nats"] - spelled
-            shares = [f"{unseen(speaker):.1%}", f"{tuned['went']:.1%}"]
+            shares = [f"{unseen(speaker):.1%}", f"{found[-1]['tokens']:,}", f"{tuned['went']:.1%}"]
             cells = [speaker.name, *shares, *(f"{ratio:.3f}" for ratio in ratios), f"{spelled:+.3f}", f"{others:+.3f}"]
             rows.append((ratios[-1], f"| {' | '.join(cells)} |"))
     if not rows:
         return ""
     lines = [
-        f"Perplexity relative to `{TUNED}`, the share of tokens in later text that private text lacks (new) and that "
-        f"the vocabulary lacks (went), and what `{TRAINED}` costs more by these, and by all others, in nats a token.",
+        f"Perplexity relative to `{TUNED}`; the share of tokens in later text that private text lacks (new), how many "
+        f"the model keeps, the share of later ones that went; and what `{TRAINED}` costs more by these, and by all "
+        "others, in nats a token.",
         "",
-        f"| speaker | new | went | {' | '.join(_ARMS)} | by what went | by others |",
-        "|---|---|---|" + "---|" * (len(_ARMS) + 2),
+        f"| speaker | new | tokens | went | {' | '.join(_ARMS)} | by what went | by others |",
+        "|---|---|---|---|" + "---|" * (len(_ARMS) + 2),
     ]
     return "\n".join([*lines, *(row for _, row in sorted(rows))]) + "\n"
 

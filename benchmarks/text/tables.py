@@ -19,7 +19,6 @@ from benchmarks.text.whole import (
     TRAINING_STEPS,
     TUNED,
     TUNING_STEPS,
-    VOCABULARY,
     WINDOWS,
 )
 from personalization.allocation_profiles import PROFILES
@@ -101,8 +100,8 @@ def whole_table(records: Sequence[Record]) -> str:
     if not speakers:
         return ""
     lines = [
-        f"{speakers} speakers. Tokens cut to {VOCABULARY:,} and blocks until {SHARE} of all weights are left, on "
-        f"{WINDOWS} windows; {TUNING_STEPS} batches of tuning, {TRAINING_STEPS} of `{RECOVERY}`.",
+        f"{speakers} speakers. Tokens and blocks cut to {SHARE} of all weights, in shares that each device chooses, "
+        f"blocks on {WINDOWS} windows. {TUNING_STEPS} batches of tuning, {TRAINING_STEPS} of `{RECOVERY}`.",
         "Perplexity for each token of the dense model, relative to the dense model's, 95 % interval.",
         "",
         "| model | weights | perplexity |",

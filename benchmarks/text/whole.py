@@ -7,16 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.text.cells import Fleet, row_counts
+from benchmarks.text.cells import Fleet, prior_of_others, row_counts
 from benchmarks.text.clients import Client, Counts, load_client
 from benchmarks.text.rows import FLEET_AND_OWN
 from personalization.layers import find_layers, linear_bias
 from personalization.settings import Recovery
+from personalization.vocabulary_size import vocabulary_size
 
 Record = dict[str, Any]
 SHARE = 0.8
-# Tokens that stay.
-VOCABULARY = 24_000
 # Batches of tuning: with 200 even the dense model begins to lose.
 TUNING_STEPS = 100
 TRAINING_STEPS = 200
@@ -34,7 +33,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     dense = load_client(fleet.load(), number)
     tuned = dense.tuned_first(TUNING_STEPS).trace.model
     world = replace(dense.world, model=tuned, layers=find_layers(tuned))
-    client = load_client(world, number, vocabulary=VOCABULARY)
+    client = load_client(world, number, vocabulary=_vocabulary_size(dense, sensed, number))
     cut = client.cut_on_more(_counts_of_share(dense, client, sensed, number), WINDOWS)
     trained = client.trained(cut, RECOVERY, steps=TRAINING_STEPS)
     whole = _weights(dense.trace.model)
@@ -43,9 +42,27 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     records = []
     for arm, (own, model) in zip(ARMS, models, strict=True):
         nats = own.nats(model)
-        record = {"client": number, "arm": arm, "share": _weights(model) / whole, "nats": float(nats.mean())}
-        records.append(record | {"went": float(went.mean()), "nats_of_went": float(nats[went].sum() / nats.size)})
+        records.append(
+            {
+                "client": number,
+                "arm": arm,
+                "tokens": own.trace.classes,
+                "share": _weights(model) / whole,
+                "nats": float(nats.mean()),
+                "went": float(went.mean()),
+                "nats_of_went": float(nats[went].sum() / nats.size),
+            }
+        )
     return records
+
+
+def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> int:
+    """Return how many tokens a client would choose to keep."""
+    samples, preprocessing = dense.samples, dense.world.preprocessing
+    settings = replace(dense.settings, budget=SHARE, budget_kind="bytes")
+    prior = prior_of_others(dense, sensed, number)
+    windows = dense.speaker.private
+    return vocabulary_size(dense.trace.model, preprocessing, samples.inputs, windows, prior=prior, settings=settings)
 
 
 def _went(client: Client) -> NDArray[np.bool_]:

@@ -109,7 +109,8 @@ class OwnOptions:
         int | None,
         typer.Option(
             help="Cut the vocabulary of a language model: at most so many tokens stay, those that this device's text "
-            "uses and the model expects there. 0: all stay.",
+            "uses and the model expects there. 0: all stay; -1: as many as leave tokens and blocks the best shares of "
+            "a budget of bytes.",
             show_default="the fleet's",
         ),
     ] = None

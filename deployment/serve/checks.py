@@ -18,6 +18,7 @@ from deployment.enrolment import check_keys
 from deployment.fleet import AUTHORITY, SERVER, Fleet, parse_address, read_fleet
 from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
+from personalization.settings import AUTOMATIC
 from server.journal import JOURNAL, check_extension, load_journal
 from strategies.registry import make_strategy
 
@@ -127,7 +128,7 @@ def _check_vocabulary(settings: ServeSettings, facts: ModelFacts) -> None:
             f"{settings.model}: its tokenizer does not merge tokens from single characters or bytes, so its vocabulary "
             "can't be cut; leave out --vocabulary"
         )
-    if asked and fewest is not None and asked < fewest:
+    if asked and asked != AUTOMATIC and fewest is not None and asked < fewest:
         raise UserError(
             f"--vocabulary {asked}: {settings.model} keeps {fewest:,} tokens or more, or some text could not be encoded"
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from personalization.settings import PersonalizationSettings, Precision, Recovery
+from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
 from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
@@ -61,6 +61,13 @@ class PersonalizingOptions:
     budget: Annotated[
         float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
     ] = 0.5
+    budget_kind: Annotated[
+        BudgetKind,
+        typer.Option(
+            help="What --budget is a share of: the blocks' weights; or the whole model's bytes, multiply-accumulates "
+            "(macs), or latency as each device measures it."
+        ),
+    ] = PersonalizationSettings.budget_kind
     probes: Annotated[int, typer.Option(help="Masked forward passes that a device measures in each round.")] = 6
     final_probes: Annotated[int, typer.Option(help="The same, for the personal model after the last round.")] = 0
     recovery: Annotated[
@@ -113,7 +120,8 @@ class PersonalizingOptions:
         int | None,
         typer.Option(
             help="Cut the vocabulary of a language model: each device keeps at most so many tokens, those that its "
-            "text uses and the model expects there. Other text is spelled out in more tokens.",
+            "text uses and the model expects there. Other text is spelled out in more tokens. -1: as many as leave "
+            "tokens and blocks the best shares of a budget of bytes, by each device's text.",
             show_default="whole vocabulary",
         ),
     ] = None

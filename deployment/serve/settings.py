@@ -9,7 +9,7 @@ from typing import Any
 from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Precision, Recovery
+from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
 from personalization.tasks import TextBatch, check_vocabulary
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 from strategies.privacy.settings import PrivacySettings
@@ -27,7 +27,7 @@ class ServeSettings:
     on the hub. host, port: public address. superlink_port: loopback port of the SuperLink. status: host and port of the
     status page, None for none. every: time between the starts of runs, None for one run. once: end after one run.
     secure_aggregation: `auto` leaves it to the strategy. smallest_cohort: fewest devices of a sum. min_nodes: None for
-    as many as a sum takes, see `Sums`. recovery, refit_samples, tune_first, training_steps, adapters,
+    as many as a sum takes, see `Sums`. budget_kind, recovery, refit_samples, tune_first, training_steps, adapters,
     training_precision, windows, window_tokens, vocabulary: what devices do that say nothing else; windows of text None
     for the default, vocabulary None for all tokens, and both for a model that sees images. The others are those of a
     run, see `ServerSettings`.
@@ -48,6 +48,7 @@ class ServeSettings:
     deadline: float = 3600.0
     min_nodes: int | None = None
     budget: float = 0.5
+    budget_kind: BudgetKind = PersonalizationSettings.budget_kind
     probes: int = 6
     final_probes: int = 0
     recovery: Recovery = PersonalizationSettings.recovery
@@ -82,6 +83,7 @@ class ServeSettings:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: expected 0 or more")
         PersonalizationSettings(
+            budget_kind=self.budget_kind,
             recovery=self.recovery,
             refit_samples=self.refit_samples,
             tune_first=self.tune_first,
@@ -90,7 +92,7 @@ class ServeSettings:
             training_precision=self.training_precision,
         )
         self.text_batch()
-        check_vocabulary(self.vocabulary)
+        check_vocabulary(self.vocabulary, self.budget_kind)
         self.server_settings()
 
     def text_batch(self) -> TextBatch:
@@ -129,6 +131,7 @@ class ServeSettings:
             "seed": self.seed,
             "model": self.model,
             "budget": self.budget,
+            "budget-kind": self.budget_kind,
             "probes": self.probes,
             "final-probes": self.final_probes,
             "recovery": self.recovery,

@@ -38,7 +38,8 @@ class TextOptions:
         int | None,
         typer.Option(
             help="Cut the vocabulary of a language model: at most so many tokens stay, those that a device's text uses "
-            "and the model expects there. Other text is spelled out in more tokens.",
+            "and the model expects there. Other text is spelled out in more tokens. -1: as many as leave tokens and "
+            "blocks the best shares of a budget of bytes, by each device's text.",
             show_default="whole vocabulary",
         ),
     ] = None

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_text import write_language_model, write_speakers
+from tiny_text import VOCABULARY, write_language_model, write_speakers
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not installed
 
@@ -44,7 +44,6 @@ def fleet(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.text.whole.TRAINING_STEPS", 3)
     monkeypatch.setattr("benchmarks.text.whole.WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.cells.MORE_WINDOWS", 20)
-    monkeypatch.setattr("benchmarks.text.whole.VOCABULARY", 300)
     threads = torch.get_num_threads()
     model = write_language_model(tmp_path / "model")
     yield Fleet(str(model), str(write_speakers(tmp_path / "speakers")), 3, window_tokens=16)
@@ -148,6 +147,8 @@ def test_whole_models_keep_their_share_of_all_weights_and_the_table_judges_them(
     went = {record["client"]: {r["went"] for r in records if r["client"] == record["client"]} for record in records}
     assert all(len(shares) == 1 and 0.0 <= max(shares) < 0.5 for shares in went.values())
     assert all(0.0 <= record["nats_of_went"] <= record["nats"] for record in records)
+    kept = {record["arm"]: record["tokens"] for record in records}
+    assert kept[DENSE] == kept[TUNED] == VOCABULARY >= kept[SPELLED] == kept[CUT] == kept[TRAINED_ARM] > 256
     text = whole_table(records)
     assert all(f"| {arm} |" in text for arm in ARMS)
     assert text.count("reached") == 4
@@ -172,12 +173,19 @@ def test_speakers_stand_in_the_order_of_what_their_models_lost():
 
     lost = {DENSE: 0.3, TUNED: 0.0, SPELLED: 0.1, CUT: 0.2, TRAINED_ARM: 0.15}
     records = [
-        {"client": number, "arm": arm, "nats": 3.0 + factor * nats, "went": 0.01, "nats_of_went": 0.2 + nats / 2}
+        {
+            "client": number,
+            "arm": arm,
+            "nats": 3.0 + factor * nats,
+            "tokens": 24_000,
+            "went": 0.01,
+            "nats_of_went": 0.2 + nats / 2,
+        }
         for number, factor in enumerate((2.0, 1.0))
         for arm, nats in lost.items()
     ]
     speakers = [speaker("ada", [1, 9, 8, 2]), speaker("ben", [5, 4, 3, 7]), speaker("nobody", [1, 1, 1, 1])]
     *_, first, second = speaker_table(records, speakers).splitlines()
-    assert first == "| ben | 25.0% | 1.0% | 1.105 | 1.221 | 1.162 | +0.075 | +0.075 |"
-    assert second == "| ada | 50.0% | 1.0% | 1.221 | 1.492 | 1.350 | +0.075 | +0.225 |"
+    assert first == "| ben | 25.0% | 24,000 | 1.0% | 1.105 | 1.221 | 1.162 | +0.075 | +0.075 |"
+    assert second == "| ada | 50.0% | 24,000 | 1.0% | 1.221 | 1.492 | 1.350 | +0.075 | +0.225 |"
     assert speaker_table([], speakers) == ""

@@ -17,6 +17,7 @@ from personalization.codes import ClientFailure
 from personalization.continuation import Generation
 from personalization.generation import predict_text
 from personalization.plan import Plan
+from personalization.prior import Prior
 from personalization.source_model import SourceModel
 from server.backbone import load_generic_backbone
 from strategies.protocol import read_reply
@@ -54,10 +55,10 @@ class Device:
         self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
         return fake_personalize(model, inputs, past=past, **named)
 
-    def ask(self, version, *, everything=False, personalize=None, final=False, **run) -> Message:
+    def ask(self, version, *, everything=False, personalize=None, final=False, prior=None, **run) -> Message:
         """Ask a new app, as a SuperNode starts a new process for each message."""
         none = np.zeros(self.backbone.layout.groups, dtype=bool)
-        plan = Plan(version=version, prior=None, dropped=none, probes=2, budget=0.5)
+        plan = Plan(version=version, prior=prior, dropped=none, probes=2, budget=0.5)
         kind = MessageType.EVALUATE if final else MessageType.TRAIN
         message = Message(self.backbone.request(plan, None if everything else none), 9, kind)
         return make_app(personalize=personalize or self.personalize)(message, self.context(**run))
@@ -118,6 +119,26 @@ def test_what_was_measured_with_other_tokens_is_no_use(device):
     assert [count for _, count in others] == [0, 0, 2]
     assert device.taught == [VOCABULARY, None, VOCABULARY, VOCABULARY]
     assert others[0][0] == VOCABULARY > first > others[1][0] == others[2][0]
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_a_device_that_chooses_how_many_tokens_it_keeps_asks_what_its_fleet_knows(device, monkeypatch):
+    asked = []
+
+    def size(model, preprocessing, inputs, windows, *, prior, settings):
+        asked.append((prior, settings.budget, len(windows)))
+        return 270 if prior is None else 300
+
+    monkeypatch.setattr("personalization.own_vocabulary.vocabulary_size", size)
+    chosen = {"vocabulary": -1, "budget-kind": "bytes"}
+    device.answer(1, everything=True, **chosen)
+    known = Prior(*(np.full(device.backbone.layout.atoms, value) for value in (1.0, 2.0)))
+    device.answer(2, prior=known, **chosen)
+    (nothing, budget, windows), (told, *same) = asked
+    assert (nothing, same) == (None, [budget, windows])
+    assert budget == 0.5
+    np.testing.assert_allclose(told.sensitivity, known.sensitivity, rtol=0.02)
+    assert device.seen[0][0] <= 270 < device.seen[1][0] <= 300
 
 
 @pytest.mark.usefixtures("task_identity")

@@ -200,7 +200,7 @@ def test_join_refuses_text_that_no_plan_could_be_answered_with(node, images, tex
     assert run("join", node, "--data", text, "--recovery", "none").exit_code == 2
     assert_refused(run("join", node, "--data", images, "--vocabulary", "300"), "images, so the model has no vocabulary")
     assert_refused(run("join", node, "--data", images, "--refit-samples", "64"), "images, and a cut is made on all")
-    assert_refused(run("join", node, "--data", text, "--vocabulary", "-1"), "a vocabulary of -1 tokens: expected 0")
+    assert_refused(run("join", node, "--data", text, "--vocabulary", "-2"), "a vocabulary of -2 tokens: expected 0")
     assert_refused(run("join", node, "--data", text, "--training-steps", "-1"), "training_steps -1: expected 0 or more")
     (text / "1900.txt").write_bytes(b"gold \xe4")
     assert_refused(run("join", node, "--data", text), "1900.txt: not UTF-8 (byte 5)")

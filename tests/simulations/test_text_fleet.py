@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from fedsieve import app
 from personalization.backbone import load_backbone
 from personalization.continuation import read_scored
+from personalization.footprint import stored_bytes
 from personalization.scoring import score_tokens
 from personalization.storage import load_personal_model
 from personalization.tasks import text_samples
@@ -169,6 +170,21 @@ def test_a_share_of_all_bytes_counts_the_tokens_that_are_gone(places, tmp_path):
         assert 0.7 < weights["personal"] / weights["dense"] <= 0.76
         kept.append(found["weights_kept"])
     assert kept[1] > kept[0] + 0.01
+
+
+def test_devices_choose_how_many_tokens_they_keep_of_a_share_of_all_bytes(places, tmp_path):
+    model, data, _ = places
+    start = ["simulate", "--model", str(model), "--data", str(data), *CHOICES, "--vocabulary", "-1"]
+    fleet = ["--rounds", "2", "--fraction", "1", "--probes", "2", "--budget", "0.75", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, [*start, *fleet, "--budget-kind", "bytes"])
+    assert result.exit_code == 0, result.output
+    whole = stored_bytes(load_backbone(str(model)).model, "float16")
+    for client in json.loads((tmp_path / "run" / "report.json").read_text())["clients"]:
+        loaded = load_personal_model(tmp_path / "run" / "clients" / f"client-{client['client']}" / "model")
+        assert 257 <= loaded.manifest.config["vocab_size"] <= 320
+        # A refitted writer has a bias, which no budget counts.
+        assert 0.7 < client["bytes"] / whole < 0.78
+    refused([*start, *fleet[:-1], str(tmp_path / "none")], "budget is of weights; use --budget-kind bytes")
 
 
 def refused(arguments, words):

@@ -68,6 +68,7 @@ def test_a_served_run_asks_of_devices_what_the_default_configuration_asks(tmp_pa
         "strategy",
         "seed",
         "budget",
+        "budget-kind",
         "probes",
         "final-probes",
         "deadline",

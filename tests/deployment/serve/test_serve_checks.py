@@ -55,6 +55,8 @@ def settings(fleet: Path, **changes) -> ServeSettings:
         ({"adapters": -2}, "adapters -2: expected 0 or more"),
         ({"training_precision": "half"}, "training_precision 'half': expected one of single, bfloat16"),
         ({"vocabulary": -3}, "a vocabulary of -3 tokens: expected 0 or more"),
+        ({"vocabulary": -1, "budget_kind": "macs"}, "but the budget is of macs; use --budget-kind bytes"),
+        ({"budget_kind": "weight"}, "budget_kind 'weight': expected one of weights, bytes, macs, latency"),
     ],
 )
 def test_values_that_make_no_sense_are_named(fleet, changes, text):
@@ -169,7 +171,8 @@ def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet
     empty = FleetKnowledge.empty(StatisticsLayout(layers=2, levels=1, groups=4))
     own = settings(fleet, window_tokens=32)
     earlier = own.run_config()
-    for key in ("vocabulary", "refit-samples", "tune-first", "training-steps", "adapters", "training-precision"):
+    training = ("tune-first", "training-steps", "adapters", "training-precision")
+    for key in ("vocabulary", "budget-kind", "refit-samples", *training):
         del earlier[key]  # a fleet of before there were such settings
     folder, root = own.journal_dir, bytes.fromhex("ab" * 32)
     extend_journal(folder, settings=earlier, root=root, empty=empty, rounds=1).save(folder)
@@ -178,6 +181,7 @@ def test_what_devices_keep_and_train_may_change_from_one_start_to_the_next(fleet
     )
     check_model(changed, read_fleet(fleet))
     assert changed.public()["vocabulary"] == 10
+    check_model(replace(changed, vocabulary=-1, budget_kind="bytes"), read_fleet(fleet))
 
 
 def test_another_model_is_refused_and_so_is_a_journal_of_other_settings(fleet, monkeypatch):
