@@ -81,6 +81,9 @@ def personalize_folder(
         "task": task_of(preprocessing),
         "samples": len(next(iter(inputs.values()))),
     }
+    if report["task"] == "text":
+        models = {"dense": backbone.model, "personal": personal}
+        report["vocabulary"] = {name: int(cast(Any, known).config.vocab_size) for name, known in models.items()}
     report["seconds"] = time.perf_counter() - started
     save_personal_model(
         out,

@@ -30,11 +30,12 @@ class TextEvaluator:
         self._dense = cache(lambda client: self._score(client, backbone.model, None))
 
     def loaded_row(self, client: int, loaded: LoadedPersonalModel, round_number: int | None = None) -> dict[str, Any]:
-        """Return `row` for a model that was kept, in its own tokens."""
+        """Return `row` for a model that was kept, in its own tokens, and in `vocabulary` how many it has."""
         record = loaded.manifest.preprocessing
         own = None if record is None else TextPreprocessing.from_dict(record)
         spelled = None if own in (None, self._whole) else spelling(self._whole, own)
-        return self.row(client, loaded.model, round_number, spelled=spelled)
+        row = self.row(client, loaded.model, round_number, spelled=spelled)
+        return row | {"vocabulary": loaded.manifest.config["vocab_size"]}
 
     def row(
         self, client: int, model: nn.Module, round_number: int | None = None, *, spelled: Spelling | None = None
@@ -84,6 +85,7 @@ def text_quality(rows: list[dict[str, Any]]) -> dict[str, float]:
     def mean(key: str) -> float:
         return float(np.mean([row[key] for row in rows]))
 
+    counted = {"vocabulary_mean": mean("vocabulary")} if "vocabulary" in rows[0] else {}
     return {
         "dense_bits_per_token_mean": mean("dense_bits_per_token"),
         "personal_bits_per_token_mean": mean("personal_bits_per_token"),
@@ -91,4 +93,5 @@ def text_quality(rows: list[dict[str, Any]]) -> dict[str, float]:
         "personal_perplexity_mean": mean("personal_perplexity"),
         "perplexity_ratio_mean": math.exp(float(ratios.mean())),
         "perplexity_ratio_worst_decile": math.exp(float(ratios[: max(1, len(ratios) // 10)].mean())),
+        **counted,
     }

@@ -39,6 +39,8 @@ def footprint_table(report: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right" if name else "left")
     table.add_row("weights", f"{dense['weights']:,}", f"{personal['weights']:,}")
     table.add_row("of these in blocks", f"{dense['block_weights']:,}", f"{personal['block_weights']:,}")
+    if "vocabulary" in report:
+        table.add_row("tokens", *(f"{report['vocabulary'][name]:,}" for name in ("dense", "personal")))
     table.add_row("size", format_bytes(dense["bytes"]), format_bytes(personal["bytes"]))
     table.add_row("multiply-accumulates", f"{dense['macs']:,}", f"{personal['macs']:,}")
     for label, key, kind in (

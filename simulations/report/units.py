@@ -16,6 +16,7 @@ SUMMARY_ROWS = (
     ("dense_bits_per_token_mean", "dense bits per token", "bits"),
     ("personal_bits_per_token_mean", "personal bits per token", "bits"),
     ("agreement_mean", "same prediction as the dense model", "share"),
+    ("vocabulary_mean", "tokens that a personal model knows", "number"),
     ("weights_kept_mean", "weights of the blocks kept", "share"),
     ("bytes_dense", "size of the dense model", "bytes"),
     ("bytes_mean", "size of a personal model", "bytes"),

@@ -107,6 +107,7 @@ def test_a_cut_vocabulary_is_smaller_and_any_text_is_still_scored(places, tmp_pa
     weights = {name: cost["weights"] for name, cost in json.loads(made.output)["footprint"].items()}
     loaded = load_personal_model(out)
     assert loaded.manifest.config["vocab_size"] <= 290
+    assert json.loads(made.output)["vocabulary"] == {"dense": 320, "personal": loaded.manifest.config["vocab_size"]}
     assert weights["dense"] - weights["personal"] > (320 - loaded.manifest.config["vocab_size"]) * 36
     other.write_text("Ein Fluß, 河, и другие слова")
     said = CliRunner().invoke(app, ["predict", str(out), str(other), "--json"])
@@ -178,10 +179,11 @@ def test_devices_choose_how_many_tokens_they_keep_of_a_share_of_all_bytes(places
     fleet = ["--rounds", "2", "--fraction", "1", "--probes", "2", "--budget", "0.75", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, [*start, *fleet, "--budget-kind", "bytes"])
     assert result.exit_code == 0, result.output
+    assert "tokens that a personal model knows" in result.output
     whole = stored_bytes(load_backbone(str(model)).model, "float16")
     for client in json.loads((tmp_path / "run" / "report.json").read_text())["clients"]:
         loaded = load_personal_model(tmp_path / "run" / "clients" / f"client-{client['client']}" / "model")
-        assert 257 <= loaded.manifest.config["vocab_size"] <= 320
+        assert 257 <= loaded.manifest.config["vocab_size"] == client["vocabulary"] <= 320
         # A refitted writer has a bias, which no budget counts.
         assert 0.7 < client["bytes"] / whole < 0.78
     refused([*start, *fleet[:-1], str(tmp_path / "none")], "budget is of weights; use --budget-kind bytes")
