@@ -26,8 +26,10 @@ def test_results_are_kept_as_they_come_and_returned_in_the_order_of_their_tasks(
     assert kept(path) == []
     with ProcessPoolExecutor(2) as pool:
         assert map_and_keep(pool, slept, [2.0, 0.0, 0.1], path, console) == [2.0, 0.0, 0.1]
+        assert map_and_keep(pool, slept, [], tmp_path / "nothing.jsonl", console) == []
     assert kept(path) == [0.0, 0.1, 2.0]
     assert console.file.getvalue().splitlines() == ["out: 1 of 3", "out: 2 of 3", "out: 3 of 3"]
+    assert not (tmp_path / "nothing.jsonl").exists()
 
 
 def noted(folder, seconds):
