@@ -23,9 +23,9 @@ def map_and_keep(
     *,
     told_every: int = 1,
 ) -> list[Any]:
-    """Return what `work` makes of each task, in their order; each is appended to `path` as soon as it is there. Without tasks there is no file.
+    """Return what `work` makes of each task, in their order; each is appended to `path` as soon as it is there.
 
-    told_every: after how many a line is printed.
+    Without tasks there is no file. told_every: after how many a line is printed.
     """
     todo: list[Future[Any]] = [pool.submit(work, task) for task in tasks]
     if not todo:
