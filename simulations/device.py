@@ -83,7 +83,7 @@ def personalize_folder(
     }
     if report["task"] == "text":
         models = {"dense": backbone.model, "personal": personal}
-        report["vocabulary"] = {name: int(cast(Any, known).config.vocab_size) for name, known in models.items()}
+        report["vocabulary"] = {name: int(cast(Any, one).config.vocab_size) for name, one in models.items()}
     report["seconds"] = time.perf_counter() - started
     save_personal_model(
         out,
