@@ -32,6 +32,13 @@ def token_head(model: nn.Module) -> nn.Module | None:
     return head
 
 
+def embedding_parameters(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Return the parameters of a causal language model's embeddings and its head, by id: once where they are tied."""
+    causal: Any = model
+    modules = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    return {id(parameter): parameter for module in modules for parameter in module.parameters()}
+
+
 def outputs_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return logits [samples, classes]; of a causal language model what its head reads, [samples, positions, width].
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from personalization.adapters import add_adapters, merge_adapters
 from personalization.allocator import trim
 from personalization.layers import Layer
-from personalization.readout import in_chunks, token_head
+from personalization.readout import embedding_parameters, in_chunks, token_head
 from personalization.settings import PersonalizationSettings, Precision
 from personalization.trace import Inputs
 
@@ -173,7 +173,5 @@ def _embeddings(model: nn.Module) -> dict[int, nn.Parameter]:
     """Return for each parameter of a language model's embeddings, by its id, one in its memory: not trained."""
     if token_head(model) is None:
         return {}
-    causal: Any = model
-    modules = (causal.get_input_embeddings(), causal.get_output_embeddings())
-    own = {id(tensor): tensor for module in modules for tensor in module.parameters()}
+    own = embedding_parameters(model)
     return {key: nn.Parameter(tensor.detach(), requires_grad=False) for key, tensor in own.items()}

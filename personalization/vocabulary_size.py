@@ -7,7 +7,6 @@ the same. Speakers differ in how often it will: some go on as they began, and ot
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from personalization.measurement import measure
 from personalization.prior import Prior
 from personalization.prior_completion import completed_prior
 from personalization.private_trace import compensation, device_trace, fit_split
+from personalization.readout import embedding_parameters
 from personalization.sensing import probe_levels
 from personalization.settings import PersonalizationSettings
 from personalization.texts import TextPreprocessing, Tokens
@@ -127,7 +127,4 @@ def _limits(trace: DenseTrace, settings: PersonalizationSettings) -> NDArray[np.
 
 def _row_bytes(model: nn.Module) -> int:
     """Return what a token takes in the model: a row of the embeddings, another of the head if they aren't tied."""
-    causal: Any = model
-    modules = (causal.get_input_embeddings(), causal.get_output_embeddings())
-    own = {id(tensor): tensor for module in modules for tensor in module.parameters()}
-    return sum(BYTES_PER_WEIGHT * tensor[0].numel() for tensor in own.values())
+    return sum(BYTES_PER_WEIGHT * tensor[0].numel() for tensor in embedding_parameters(model).values())

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from personalization.piece_predictions import PiecePredictions
 from personalization.readout import outputs_of, token_head
 from personalization.spelling import Spelling
-from personalization.texts import Tokens
+from personalization.texts import Tokens, spread
 from personalization.training import TrainingSettings
 
 # Of the tokens of practice windows, those that are exchanged for dropped ones.
@@ -31,8 +30,7 @@ class WholeTeacher:
 
     def of_windows(self, most: int) -> "WholeTeacher":
         """Return the teacher of at most `most` of the windows, evenly spread."""
-        chosen = np.linspace(0, len(self.windows) - 1, min(most, len(self.windows))).round().astype(int)
-        return replace(self, windows=self.windows[chosen])
+        return replace(self, windows=spread(self.windows, most))
 
     def private(self) -> Tensor:
         """Return the private windows in the student's pieces, [windows, length + 1]."""
