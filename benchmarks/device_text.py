@@ -32,15 +32,18 @@ from personalization.device.manifest import Precision
 from personalization.device.runtime import open_session
 from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
+from personalization.fewer_tokens import FewerTokens
 from personalization.known_models import smollm2_folder
 from personalization.layers import find_layers
 from personalization.masked import MaskedModel
-from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
+from personalization.own_vocabulary import own_vocabulary
 from personalization.private_trace import compensation, device_trace
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import text_samples
 from personalization.text_export import compare_text, language_graph
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
+from personalization.trace import Inputs
+from personalization.vocabulary import cut_vocabulary, expected_tokens
 from simulations.sotu import default_folder
 
 SIZE_TARGET, SPEED_TARGET = 6.0, 2.5
@@ -78,30 +81,31 @@ def candidates(
         later=_later(files, whole),
     )
     yield from (dense(precision=precision) for precision in PRECISIONS)
-    own = own_vocabulary(backbone.model, whole, samples, most=vocabulary)
-    assert isinstance(own.preprocessing, TextPreprocessing)
+    expected = expected_tokens(backbone.model, samples.inputs)
+    own = own_vocabulary(backbone.model, samples, FewerTokens(whole, vocabulary, expected))
+    smaller = cut_vocabulary(backbone.model, own.cut)
     for budget in budgets:
         yield Candidate(
             name=f"personal, budget {budget:g}",
-            model=_cut(own, budget),
+            model=_cut(smaller, own.samples.inputs, budget),
             precision="int8-dynamic",
-            tokenizer=own.preprocessing.tokenizer.encode(),
+            tokenizer=own.cut.preprocessing.tokenizer.encode(),
             private=own.samples.inputs["input_ids"],
-            later=_later(files, own.preprocessing),
+            later=_later(files, own.cut.preprocessing),
         )
 
 
-def _cut(own: OwnVocabulary, budget: float) -> nn.Module:
+def _cut(model: nn.Module, inputs: Inputs, budget: float) -> nn.Module:
     """Return the model with the same share of every layer, the units chosen and compensated on the private windows."""
-    layers, settings = find_layers(own.model), PersonalizationSettings()
+    layers, settings = find_layers(model), PersonalizationSettings()
     costs, limits = weight_costs(layers), np.full(len(layers), settings.generic_limit)
     curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
     counts = allocate(layers, curves, costs, budget, limits=limits)
-    trace = device_trace(own.model, layers, own.samples.inputs, settings)
+    trace = device_trace(model, layers, inputs, settings)
     masked = MaskedModel(trace, compensation(settings, torch.ones(trace.samples, dtype=torch.bool)))
     result = masked.run(dict(enumerate(map(int, counts))))
     writers = {index: (writer.weight.clone(), writer.bias.clone()) for index, writer in result.writers.items()}
-    return cut_model(own.model, layers, [result.kept[layer.index] for layer in layers], writers)
+    return cut_model(model, layers, [result.kept[layer.index] for layer in layers], writers)
 
 
 def _later(files: Sequence[Path], preprocessing: TextPreprocessing) -> Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from client.backbone import LocalBackbone
+from client.data import PrivateSamples
 from client.model import keep_model
-from client.own_model import OwnModel
 from client.state import ClientState
 from personalization.groups import share_kept
 from personalization.pipeline import Personalization
@@ -15,10 +15,12 @@ from personalization.storage import pack_personal_model
 from personalization.tasks import task_of
 
 
-def keep(state: ClientState, version: int, backbone: LocalBackbone, own: OwnModel, result: Personalization) -> None:
+def keep(
+    state: ClientState, version: int, backbone: LocalBackbone, samples: PrivateSamples, result: Personalization
+) -> None:
     """Keep what was found for a plan; it replaces what was kept for that version. Raises OSError, ClientError."""
-    state.save_samples(version, result.samples, data=own.fingerprint())
-    preprocessing = own.preprocessing
+    state.save_samples(version, result.samples, data=samples.fingerprint())
+    preprocessing = result.fewer_tokens or backbone.facts.preprocessing
     packed = pack_personal_model(
         result.model,
         layers=backbone.layers,
@@ -30,7 +32,7 @@ def keep(state: ClientState, version: int, backbone: LocalBackbone, own: OwnMode
         extra={"plan": version},
     )
     keep_model(state, version, packed)
-    state.add_record(version, _entry(backbone, own, result))
+    state.add_record(version, _entry(backbone, samples, result))
 
 
 def statistics_of(backbone: LocalBackbone, result: Personalization) -> ClientStatistics:
@@ -51,13 +53,13 @@ def statistics_of(backbone: LocalBackbone, result: Personalization) -> ClientSta
     )
 
 
-def _entry(backbone: LocalBackbone, own: OwnModel, result: Personalization) -> dict[str, Any]:
+def _entry(backbone: LocalBackbone, samples: PrivateSamples, result: Personalization) -> dict[str, Any]:
     """Return what the device notes for itself and for whoever simulates it; none of it is sent."""
-    preprocessing = backbone.facts.preprocessing
+    preprocessing, fewer = backbone.facts.preprocessing, result.fewer_tokens
     return {
         **({} if preprocessing is None else {"task": task_of(preprocessing)}),
-        **({} if own.tokenizer is None else {"vocabulary": own.tokenizer.vocabulary}),
-        "samples": own.samples.count,
+        **({} if fewer is None else {"vocabulary": fewer.vocabulary}),
+        "samples": samples.count,
         "evaluations": result.evaluations,
         "fit_r2": result.fit_r2,
         "agreement": result.agreement,

@@ -19,6 +19,7 @@ _KEYS = (
     "step-probes",
     "tolerance",
     "recovery",
+    "vocabulary",
     "layers-per-probe",
     "ridge",
     "refit-samples",
@@ -31,12 +32,12 @@ _KEYS = (
 # Those that a device may set for itself: how much it computes for its model, and how large that is, is its own affair.
 _OWN_KEYS = (
     "recovery",
+    "vocabulary",
     "refit-samples",
     "tune-first",
     "training-steps",
     "adapters",
     "training-precision",
-    "vocabulary",
 )
 
 
@@ -64,7 +65,7 @@ def read_settings(
 
 def needs_labels(settings: PersonalizationSettings) -> bool:
     """Say whether a device has to know the labels of its samples for these settings."""
-    return settings.signal == "loss" or settings.tunes
+    return settings.signal == "loss" or settings.tunes or settings.vocabulary != 0
 
 
 def derive_seed(seed: int, client: str, version: int) -> int:

@@ -1,21 +1,20 @@
 """What a device does with a request: check it, personalize on its own samples, and say what that amounts to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.backbone import BackboneShelf, LocalBackbone
-from client.data import Config, PrivateData
+from client.data import Config, PrivateData, PrivateSamples
 from client.identity import Identity
 from client.node_file import SUMS_ONLY
-from client.own_model import OwnModel, own_model
 from client.personal import keep, statistics_of
 from client.privacy import Charge, admit
 from client.secure import answer_step, check_invitation, mask, read_secure_settings
-from client.settings import needs_labels, own_config, read_settings
+from client.settings import needs_labels, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
 from personalization.codes import ClientError, ClientFailure
@@ -23,7 +22,6 @@ from personalization.groups import dropped_units
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
-from personalization.settings import PersonalizationSettings
 from personalization.statistics import StatisticsLayout, to_vector
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
@@ -148,43 +146,32 @@ def _vector(content: RecordDict, asked: Admitted, device: Device) -> Vector:
     """Personalize for a plan, keep what comes of it, and return the statistics [statistics] of that."""
     backbone = device.shelf.get(content, device.state, asked.root, asked.plan.dropped)
     samples = device.load(device.node_config, device.run_config, backbone.facts)
-    config = own_config(device.run_config, device.node_config)
-    own = own_model(backbone, samples, config, _lasting_settings(device, asked), asked.plan.prior)
-    result = _personalize(own, backbone, asked, device)
-    keep(device.state, asked.plan.version, backbone, own, result)
+    result = _personalize(samples, backbone, asked, device)
+    keep(device.state, asked.plan.version, backbone, samples, result)
     vector = to_vector(statistics_of(backbone, result), asked.layout)
     tamper = device.substitutes.tamper
     return vector if tamper is None else tamper(device.node_config, asked.plan, asked.layout, vector)
 
 
-def _personalize(own: OwnModel, backbone: LocalBackbone, asked: Admitted, device: Device) -> Personalization:
-    plan, layout, samples = asked.plan, asked.layout, own.samples
-    past = device.state.load_samples(plan.version, layout.atoms, data=own.fingerprint())
+def _personalize(samples: PrivateSamples, backbone: LocalBackbone, asked: Admitted, device: Device) -> Personalization:
+    plan, layout = asked.plan, asked.layout
+    past = device.state.load_samples(plan.version, layout.atoms, data=samples.fingerprint())
     newcomer = past is None or not len(past.measurements)
     settings = read_settings(device.run_config, device.node_config, plan, device.name, newcomer=newcomer)
     if (layout.layers, layout.levels) != (len(backbone.layers), len(settings.levels)):
         raise ClientError(ClientFailure.REQUEST_INVALID, "the layout asked for is not that of the backbone")
     return (device.substitutes.personalize or own_personalize)(
-        own.model,
+        backbone.model,
         samples.inputs,
         labels=samples.labels if needs_labels(settings) else None,
         prior=plan.prior,
         dropped_units=dropped_units(backbone.groups, plan.dropped),
         past=past,
         training=samples.training,
-        budget_of=backbone.model,
-        tuned=own.tuned,
-        teacher=own.teacher,
+        preprocessing=backbone.facts.preprocessing,
         final=asked.final,
         settings=settings,
     )
-
-
-def _lasting_settings(device: Device, asked: Admitted) -> PersonalizationSettings:
-    """Return the settings with a seed that does not change from plan to plan; in a round, those of a search alone."""
-    first = replace(asked.plan, version=0)
-    found = read_settings(device.run_config, device.node_config, first, device.name, newcomer=False)
-    return found if asked.final else found.searching()
 
 
 def _release(vector: Vector, asked: Admitted, device: Device) -> RecordDict:

@@ -3,32 +3,38 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from personalization.blockwise import BlockwiseCut, cut_in_blocks
 from personalization.cutting import cut_model
 from personalization.distillation import distill
+from personalization.fewer_tokens import FewerTokens
 from personalization.head import classifier_path, shift_classifier
 from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
+from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
 from personalization.private_trace import device_trace
 from personalization.pruning import Pruned
 from personalization.settings import PersonalizationSettings
 from personalization.spelled_distillation import distill_spelled
+from personalization.tasks import TaskSamples
 from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, spread
 from personalization.tuning import tune, tune_first
+from personalization.vocabulary import cut_vocabulary, mean_predictions
 from personalization.whole_teacher import WholeTeacher
 
 
 @dataclass(frozen=True)
 class FinalCut:
     """model: cut, in evaluation mode. kept: units of each layer. whole: the model it was cut from, and what that
-    predicts.
+    predicts. samples: what the model reads. own: the tokens that it has left, None where it has all of them.
     """
 
     model: nn.Module
     kept: tuple[Units, ...]
     whole: DenseTrace
+    samples: TaskSamples
+    own: OwnVocabulary | None
 
 
 def final_cut(
@@ -36,20 +42,27 @@ def final_cut(
     compensation: Compensation,
     pruned: Pruned,
     settings: PersonalizationSettings,
+    samples: TaskSamples,
     *,
-    labels: Tensor | None,
-    training: TrainingData | None,
-    tuned: nn.Module | None = None,
+    fewer: FewerTokens | None = None,
 ) -> FinalCut:
     """Make a model of the units that pruning has left, tuned first and cut as `settings` ask.
 
-    labels: of the samples of `trace`. training: what to tune on, and to take more samples from for the cut; None takes
-    the samples of the trace. tuned: the whole model, if it was tuned already.
+    trace: of the model that was searched; its activations are not needed where that is tuned first. samples: those of
+    the trace, with what to tune on and to take more of for the cut. fewer: how many tokens may stay, None for all.
+    They go last: there is hardly one in private text that goes.
     """
-    whole = tuned_first(trace, settings, labels=labels, training=training, tuned=tuned)
-    final = _last_pass(MaskedModel(whole, compensation), pruned, training, settings)
-    kept = tuple(final.kept[layer.index] for layer in trace.layers)
-    return FinalCut(made_of(whole, final), kept, whole.without_activations())
+    whole, own = tuned_first(trace, settings, samples), None
+    final = _last_pass(MaskedModel(whole, compensation), pruned, samples.training, settings)
+    kept, model = tuple(final.kept[layer.index] for layer in trace.layers), made_of(whole, final)
+    if fewer is not None:
+        if whole is not trace:
+            # A tuned model knows better what its person may say.
+            assert whole.head is not None
+            fewer = replace(fewer, expected=mean_predictions(whole.head, whole.outputs))
+        own = own_vocabulary(whole.model, samples, fewer)
+        model, samples = cut_vocabulary(model, own.cut), own.samples
+    return FinalCut(model, kept, whole.without_activations(), samples, own)
 
 
 def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
@@ -59,23 +72,15 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
-def tuned_first(
-    trace: DenseTrace,
-    settings: PersonalizationSettings,
-    *,
-    labels: Tensor | None,
-    training: TrainingData | None,
-    tuned: nn.Module | None = None,
-) -> DenseTrace:
+def tuned_first(trace: DenseTrace, settings: PersonalizationSettings, samples: TaskSamples) -> DenseTrace:
     """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
 
-    Which units go is decided before: the fleet's statistics are of the model that all of it has. tuned: that model, if
-    it is there already.
+    samples: those of the trace, with what to tune on where that is more. Which units go is decided before: the fleet's
+    statistics are of the model that all of it has.
     """
     if not settings.tune_first:
         return trace
-    if tuned is None:
-        tuned = tune_first(trace.model, training or TrainingData(trace.inputs, labels), settings)
+    tuned = tune_first(trace.model, samples.training or TrainingData(samples.inputs, samples.labels), settings)
     return device_trace(tuned, trace.layers, trace.inputs, settings)
 
 
@@ -118,23 +123,24 @@ def trained(
     model: nn.Module,
     trace: DenseTrace,
     settings: PersonalizationSettings,
+    samples: TaskSamples,
     *,
-    labels: Tensor | None = None,
-    training: TrainingData | None = None,
     teacher: WholeTeacher | None = None,
 ) -> nn.Module:
     """Return what the training that `settings` ask for makes of a cut model: a copy, or `model` itself if none.
 
-    training: what to train on; None takes the samples of the trace, of which `labels` are known. teacher: what to
-    learn from instead of the model of `trace`, where that has fewer tokens.
+    samples: those of the trace, with what to train on where that is more. teacher: what to learn from instead of the
+    model of `trace`, where that has fewer tokens.
     """
     if not settings.trains:
         return model
     batches = TrainingSettings.of(settings, steps=settings.training_steps)
     if settings.recovery == "tune":
-        return tune(model, trace.layers, training or TrainingData(trace.inputs, labels), settings=batches)
+        return tune(
+            model, trace.layers, samples.training or TrainingData(samples.inputs, samples.labels), settings=batches
+        )
     both = settings.recovery == "distill-tune"
     if teacher is not None:
         return distill_spelled(model, trace.layers, teacher, settings=batches, labels=both)
-    known = labels if training is None else training.labels
-    return distill(model, trace, settings=batches, data=training, labels=known if both else None)
+    known = samples.labels if samples.training is None else samples.training.labels
+    return distill(model, trace, settings=batches, data=samples.training, labels=known if both else None)

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.allocation import Costs, fit_curves
-from personalization.costs import unit_costs
+from personalization.allocation import Curves, fit_curves
+from personalization.fewer_tokens import FewerTokens, costs_with, fewer_tokens
 from personalization.final_model import final_cut, trained
 from personalization.layers import Layer, find_layers
 from personalization.local_errors import LocalErrors
 from personalization.masked import MaskedModel, MaskedPass, Units
 from personalization.measurement import agreement, measure
-from personalization.preconditions import check_trace, checked_count
+from personalization.preconditions import check_tokens, check_trace, checked_count
 from personalization.prior import Prior
 from personalization.prior_completion import completed_prior, prior_of_errors
 from personalization.private_trace import compensation, device_trace, fit_split
@@ -31,9 +31,10 @@ from personalization.sensing import (
     telling_atoms,
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
+from personalization.tasks import Preprocessing, TaskSamples
+from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace, Inputs
 from personalization.training import TrainingData
-from personalization.whole_teacher import WholeTeacher
 
 # Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
 STEP_PROBES = 6
@@ -47,7 +48,8 @@ class Personalization:
     [layers]. sensitivity [atoms] in nats with its precision [atoms] in [0, 1). fit_r2: cross-validated fit of the
     additive model to the probes, None where there were too few. entropy_increase (nats), agreement: of the cut before
     training, on held-out private samples. weights_kept: share of the blocks' weights. evaluations: passes spent
-    on probes and steps. samples: the compressed-sensing samples, past ones included. pruned: the steps.
+    on probes and steps. samples: the compressed-sensing samples, past ones included. pruned: the steps. fewer_tokens:
+    the tokenizer of those that `model` has left, None where it has all.
     """
 
     model: nn.Module
@@ -64,6 +66,7 @@ class Personalization:
     evaluations: int
     samples: ProbeSamples
     pruned: Pruned
+    fewer_tokens: TextPreprocessing | None = None
 
 
 def personalize(
@@ -75,26 +78,25 @@ def personalize(
     dropped_units: Sequence[Units] | None = None,
     past: ProbeSamples | None = None,
     training: TrainingData | None = None,
-    budget_of: nn.Module | None = None,
-    tuned: nn.Module | None = None,
-    teacher: WholeTeacher | None = None,
+    preprocessing: Preprocessing | None = None,
     final: bool = True,
     settings: PersonalizationSettings,
 ) -> Personalization:
     """Personalize `model`, which stays as it is, to the private samples `inputs`.
 
-    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal and
-    where the settings tune, one for each prediction: [samples], or for a language model the next tokens, [samples,
-    positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has dropped. past: samples of
-    earlier rounds, measured on the same data. training: what to train on instead of `inputs`, if the recovery trains,
-    and to take more samples from for the final cut.
-    budget_of: the model that the budget is a share of, where `model` has fewer tokens than that. tuned: what
-    `tuning.tune_first` has made of `model`, if it was needed before. teacher: what a recovery that distils learns from,
-    where `model` has fewer tokens than that. final: whether the personal model is to stay; the
-    one that a round leaves is cut of `inputs` alone and trains nothing, whatever the settings ask for. Raises UserError
-    where the samples are too few, labels do not fit or the budget can't be met.
+    inputs: the model's arguments, the first dimension of each is samples. labels: needed by the `loss` signal, where
+    the settings tune and where they cut the vocabulary, one for each prediction: [samples], or for a language model
+    the next tokens, [samples, positions]. prior: of the fleet. dropped_units: per layer, units that the fleet has
+    dropped. past: samples of earlier rounds, measured on the same data. training: what to train on instead of `inputs`,
+    if the recovery trains, and to take more samples from for the final cut. preprocessing: how text becomes inputs,
+    needed where the settings cut the vocabulary: the search is of the model with all tokens, the personal model has
+    fewer. final: whether the personal model is to stay; the one that a round leaves is cut of `inputs` alone and trains
+    nothing, whatever the settings ask for. Raises UserError where the samples are too few, labels do not fit, the
+    vocabulary can't be cut or the budget can't be met.
     """
+    tokenizer = check_tokens(preprocessing, labels, settings)
     count = checked_count(inputs, labels, settings, training)
+    private = TaskSamples(dict(inputs), labels, training)
     layers = find_layers(model)
     rng = np.random.default_rng(settings.seed)
     fit = fit_split(count, settings.held_out_share, rng)
@@ -110,17 +112,23 @@ def personalize(
     samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
     recovered = _recovered(samples, prior if errors is None else _expected(errors, trace, samples, prior), settings)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
-    pruned = _prune(masked, recovered, personalized, prior, settings, increase, budget_of)
+    curves = fit_curves(recovered.sensitivity, probe_levels(layers, settings.levels))
+    limits = np.where(personalized, settings.personalized_limit, settings.generic_limit)
+    fewer = None if tokenizer is None else fewer_tokens(trace, tokenizer, private, curves, limits, settings)
+    pruned = _prune(masked, curves, limits, prior, settings, increase, fewer)
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
     alike = 1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit)
     lasting = settings if final else settings.searching()
-    made = final_cut(trace, masked.compensation, pruned, lasting, labels=labels, training=training, tuned=tuned)
-    # The search is over, and what it has kept of the dense model's passes would stand beside what training takes.
+    compensated, searched = masked.compensation, trace.without_activations() if lasting.tune_first else trace
+    # The search is over, and what it has kept of the dense model's passes would stand beside what follows.
     del trace, masked, errors, increase
+    made = final_cut(searched, compensated, pruned, lasting, private, fewer=fewer)
+    del searched
+    teacher = None if made.own is None else made.own.teacher
     return Personalization(
-        model=trained(made.model, made.whole, lasting, labels=labels, training=training, teacher=teacher),
+        model=trained(made.model, made.whole, lasting, made.samples, teacher=teacher),
         layers=layers,
         kept=made.kept,
         levels=1.0 - pruned.counts / np.array([layer.units for layer in layers]),
@@ -134,6 +142,7 @@ def personalize(
         evaluations=len(samples.measurements) - len(past.measurements) + pruned.evaluations,
         samples=samples,
         pruned=pruned,
+        fewer_tokens=None if made.own is None else made.own.cut.preprocessing,
     )
 
 
@@ -197,33 +206,22 @@ def _recovered(samples: ProbeSamples, prior: Prior | None, settings: Personaliza
 
 def _prune(
     masked: MaskedModel,
-    recovered: RecoveryResult,
-    personalized: NDArray[np.bool_],
+    curves: Curves,
+    limits: NDArray[np.float64],
     prior: Prior | None,
     settings: PersonalizationSettings,
     increase: Measure,
-    budget_of: nn.Module | None,
+    fewer: FewerTokens | None,
 ) -> Pruned:
-    trace = masked.trace
-    costs = unit_costs(settings.budget_kind, trace.model, trace.layers, trace.inputs)
+    costs, times = costs_with(masked.trace, fewer, settings)
     schedule = Schedule(
-        budget=min(1.0, settings.budget * _share_of(budget_of, costs, trace, settings)),
+        budget=min(1.0, settings.budget * times),
         steps=settings.steps,
-        step_probes=_step_probes(settings, prior, trace),
+        step_probes=_step_probes(settings, prior, masked.trace),
         tolerance=settings.tolerance,
-        limits=np.where(personalized, settings.personalized_limit, settings.generic_limit),
+        limits=limits,
     )
-    curves = fit_curves(recovered.sensitivity, probe_levels(trace.layers, settings.levels))
     return StepBuffer(masked, curves, costs, schedule, increase).prune()
-
-
-def _share_of(budget_of: nn.Module | None, costs: Costs, trace: DenseTrace, settings: PersonalizationSettings) -> float:
-    """Return how many times the cost of the model in hand the model costs that the budget is a share of."""
-    if budget_of is None or budget_of is trace.model:
-        return 1.0
-    dense = np.array([layer.units for layer in trace.layers], dtype=np.int64)
-    whole = unit_costs(settings.budget_kind, budget_of, trace.layers, trace.inputs)
-    return whole.total(dense) / costs.total(dense)
 
 
 def _step_probes(settings: PersonalizationSettings, prior: Prior | None, trace: DenseTrace) -> int:

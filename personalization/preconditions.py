@@ -4,9 +4,12 @@ from torch import Tensor
 
 from personalization.errors import UserError
 from personalization.extras import check_adapters
-from personalization.settings import PersonalizationSettings
+from personalization.settings import AUTOMATIC, PersonalizationSettings
+from personalization.tasks import Preprocessing
+from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace, Inputs
 from personalization.training import TrainingData
+from personalization.vocabulary import check_room, fewest_tokens
 
 FEWEST_SAMPLES = 8
 
@@ -31,6 +34,27 @@ def checked_count(
     if settings.trains or settings.tunes:
         _check_training(labels if training is None else training.labels, settings)
     return count
+
+
+def check_tokens(
+    preprocessing: Preprocessing | None, labels: Tensor | None, settings: PersonalizationSettings
+) -> TextPreprocessing | None:
+    """Return the tokenizer whose vocabulary the settings cut, None where they keep all of it.
+
+    labels: the next tokens of the samples. Raises UserError for a model that reads no text, a tokenizer that can't be
+    cut, and fewer tokens than spell any text.
+    """
+    if not settings.vocabulary:
+        return None
+    if not isinstance(preprocessing, TextPreprocessing):
+        raise UserError("an image classifier has no vocabulary: leave out the number of tokens to keep")
+    if labels is None:
+        raise UserError("a vocabulary of fewer tokens needs the next tokens of the samples as labels")
+    if settings.vocabulary == AUTOMATIC:
+        fewest_tokens(preprocessing)
+    else:
+        check_room(preprocessing, settings.vocabulary)
+    return preprocessing
 
 
 def _check_training(labels: Tensor | None, settings: PersonalizationSettings) -> None:

@@ -17,6 +17,23 @@ BudgetKind = Literal["weights", "bytes", "macs", "latency"]
 AUTOMATIC = -1
 
 
+def check_vocabulary(most: int | None, budget_kind: BudgetKind | None = None) -> None:
+    """Raise UserError for a number of tokens to keep that is none. None and 0 keep all, -1 leaves it to the device.
+
+    budget_kind: what else has to fit, None where that is not known yet.
+    """
+    if most is not None and most < AUTOMATIC:
+        raise UserError(
+            f"a vocabulary of {most} tokens: expected 0 or more, where 0 keeps all, or {AUTOMATIC} to let each device "
+            "choose"
+        )
+    if most == AUTOMATIC and budget_kind not in (None, "bytes"):
+        raise UserError(
+            f"a vocabulary of {AUTOMATIC} shares bytes between tokens and blocks, but the budget is of {budget_kind}; "
+            "use --budget-kind bytes, or say how many tokens to keep"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PersonalizationSettings:
     """How a device searches, prunes and recovers.
@@ -41,6 +58,8 @@ class PersonalizationSettings:
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
     held_out_share: share of the private samples that refits do not see.
+    vocabulary: how many tokens of a language model may stay, chosen by the private text; 0 keeps all, -1 takes as many
+        as leave tokens and blocks the best shares of a budget of bytes.
     refit_samples: of a language model, how many private samples the final cut is chosen and compensated on, where there
         are more than those that are measured on; 0 for those alone.
     tune_first: batches on which the whole model is tuned to the labels before its final cut, 0 for none; `distill`
@@ -68,6 +87,7 @@ class PersonalizationSettings:
     personalized_limit: float = 0.95
     generic_limit: float = 0.95
     held_out_share: float = 0.25
+    vocabulary: int = 0
     refit_samples: int = 0
     tune_first: int = 0
     training_steps: int = 40
@@ -109,6 +129,7 @@ class PersonalizationSettings:
         for name in ("probes", "refit_samples", "tune_first", "training_steps", "adapters", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} {getattr(self, name)}: expected 0 or more")
+        check_vocabulary(self.vocabulary, self.budget_kind)
         if self.step_probes < AUTOMATIC:
             raise UserError(
                 f"step_probes {self.step_probes}: expected 0 or more, or {AUTOMATIC} to choose by the prior"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from personalization.errors import UserError
 from personalization.images import ImagePreprocessing
-from personalization.settings import AUTOMATIC, BudgetKind
 from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from personalization.texts import Tokens
+    from personalization.trace import Inputs
     from personalization.training import TrainingData
 
 TaskName = Literal["image", "text"]
@@ -35,23 +35,6 @@ class TextBatch:
             raise UserError(
                 f"{self.windows} windows of {self.tokens} tokens: expected {FEWEST_WINDOWS} or more of 2 or more"
             )
-
-
-def check_vocabulary(most: int | None, budget_kind: BudgetKind | None = None) -> None:
-    """Raise UserError for a number of tokens to keep that is none. None and 0 keep all, -1 leaves it to the device.
-
-    budget_kind: what else has to fit, None where that is not known yet.
-    """
-    if most is not None and most < AUTOMATIC:
-        raise UserError(
-            f"a vocabulary of {most} tokens: expected 0 or more, where 0 keeps all, or {AUTOMATIC} to let each device "
-            "choose"
-        )
-    if most == AUTOMATIC and budget_kind not in (None, "bytes"):
-        raise UserError(
-            f"a vocabulary of {AUTOMATIC} shares bytes between tokens and blocks, but the budget is of {budget_kind}; "
-            "use --budget-kind bytes, or say how many tokens to keep"
-        )
 
 
 @dataclass(frozen=True)
@@ -143,3 +126,19 @@ def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:
 
     chosen = found if most is None else spread(found, most)
     return TaskSamples(*samples(chosen), TrainingData(*samples(found)) if len(chosen) < len(found) else None)
+
+
+def all_windows(samples: TaskSamples) -> "Tokens":
+    """Return all windows [windows, length + 1] that samples of text were made from, in the order of the text."""
+    everything = samples.training
+    if everything is None:
+        return windows_of(samples.inputs, samples.labels)
+    return windows_of(everything.inputs, everything.labels)
+
+
+def windows_of(inputs: "Inputs", labels: "Tensor | None") -> "Tokens":
+    """Return the windows [windows, length + 1] that inputs and labels of text were made from."""
+    import numpy as np
+
+    assert labels is not None
+    return np.concatenate([inputs["input_ids"].numpy(), labels[:, -1:].numpy()], axis=1)

@@ -5,29 +5,21 @@ the same. Speakers differ in how often it will: some go on as they began, and ot
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from personalization.allocation import Curves, allocate, fit_curves, weight_costs
+from personalization.allocation import Curves, allocate
 from personalization.costs import BYTES_PER_WEIGHT, unit_costs
 from personalization.errors import UserError
-from personalization.layers import Layer, find_layers
-from personalization.local_errors import LocalErrors
-from personalization.masked import MaskedModel
-from personalization.measurement import measure
-from personalization.prior import Prior
-from personalization.prior_completion import completed_prior
-from personalization.private_trace import compensation, device_trace, fit_split
+from personalization.layers import Layer
 from personalization.readout import embedding_parameters
-from personalization.sensing import probe_levels
-from personalization.settings import PersonalizationSettings
 from personalization.texts import TextPreprocessing, Tokens
-from personalization.trace import DenseTrace, Inputs
-from personalization.vocabulary import mean_predictions, smallest_sizes
+from personalization.trace import DenseTrace
+from personalization.vocabulary import smallest_sizes
 
 # What a token costs more that is spelled, nats, on the scale of curves, which say more than the blocks then lose.
 _SPELLED = 12.0
@@ -40,29 +32,24 @@ _EXPECTED_TOKENS = 1000
 
 
 def vocabulary_size(
-    model: nn.Module,
+    trace: DenseTrace,
     preprocessing: TextPreprocessing,
-    inputs: Inputs,
     windows: Tokens,
+    expected: NDArray[np.float64],
     *,
-    prior: Prior | None,
-    settings: PersonalizationSettings,
+    curves: Curves,
+    budget: float,
+    limits: NDArray[np.float64],
 ) -> int:
     """Return the number of tokens at which those that are spelled and what the blocks lose should cost least together.
 
-    inputs: what is measured on. windows [windows, length + 1]: all private text, the latest last. prior: what the
-    fleet knows of the blocks; without one, a masked pass tells how much local errors are felt. Raises UserError for a
-    budget too small for any size, and for a tokenizer that can't be cut.
+    trace: what the model with all tokens makes of what is measured on, and `expected` [tokens] of the next token there.
+    windows [windows, length + 1]: all private text, the latest last. curves, limits [layers]: what each layer is
+    expected to cost, and its largest level. budget: share of the whole model's bytes. Raises UserError for a budget too
+    small for any size, and for a tokenizer that can't be cut.
     """
-    layers = find_layers(model)
-    samples = len(next(iter(inputs.values())))
-    fit = fit_split(samples, settings.held_out_share, np.random.default_rng(settings.seed))
-    errors = LocalErrors(settings.levels, compensation(settings, fit), measured=~fit)
-    trace = device_trace(model, layers, inputs, settings, look=errors.look)
-    assert trace.head is not None
-    sizes, shares = spelled_shares(preprocessing, windows, mean_predictions(trace.head, trace.outputs))
-    lost = _lost(trace, sizes, _curves(trace, errors, fit, prior, settings), settings)
-    return int(sizes[np.argmin(_SPELLED * shares + lost)])
+    sizes, shares = spelled_shares(preprocessing, windows, expected)
+    return int(sizes[np.argmin(_SPELLED * shares + _lost(trace, sizes, curves, budget, limits))])
 
 
 def spelled_shares(
@@ -82,47 +69,32 @@ def spelled_shares(
     return sizes, np.array([comes[kept_from > size].sum() for size in sizes]) / comes.sum()
 
 
-def _curves(
-    trace: DenseTrace, errors: LocalErrors, fit: Tensor, prior: Prior | None, settings: PersonalizationSettings
-) -> Curves:
-    """Return what the device expects each layer to cost, nats."""
-    own, levels = errors.of(trace), probe_levels(trace.layers, settings.levels)
-    if prior is not None and prior.sensitivity.any():
-        return fit_curves(completed_prior(prior, trace.layers, own).sensitivity, levels)
-    felt = fit_curves(own.ravel(), levels)
-    counts = allocate(trace.layers, felt, weight_costs(trace.layers), settings.budget, limits=_limits(trace, settings))
-    masked = MaskedModel(trace, compensation(settings, fit), measured=~fit)
-    outputs = masked.run_all([dict(enumerate(map(int, counts)))])[0].outputs
-    increase = measure(trace, outputs, signal="entropy", labels=None, on=~fit)
-    return replace(felt, scale=felt.scale * increase / max(_sum(felt, trace.layers, counts), 1e-12))
-
-
 def _lost(
-    trace: DenseTrace, sizes: NDArray[np.int64], curves: Curves, settings: PersonalizationSettings
+    trace: DenseTrace, sizes: NDArray[np.int64], curves: Curves, budget: float, limits: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return what the blocks are expected to lose, nats, where so many tokens are kept, [sizes]; infinite where the
     budget has no room for them. Raises UserError where it has for none.
     """
     layers, dense = trace.layers, np.array([layer.units for layer in trace.layers], dtype=np.int64)
-    costs, limits = unit_costs("bytes", trace.model, layers, trace.inputs), _limits(trace, settings)
-    budget, row = settings.budget * costs.total(dense), _row_bytes(trace.model)
-    lost = np.full(len(sizes), np.inf)
-    for number, size in enumerate(sizes):
-        smaller = replace(costs, fixed=costs.fixed - (trace.classes - size) * row)
-        share = min(1.0, budget / smaller.total(dense))
-        # The smallest has the most room for blocks: if that is too little, the line about it is the user's.
-        with suppress(UserError) if number else nullcontext():
-            lost[number] = _sum(curves, layers, allocate(layers, curves, smaller, share, limits=limits))
+    costs, row = unit_costs("bytes", trace.model, layers, trace.inputs), _row_bytes(trace.model)
+    whole, lost = costs.total(dense), np.full(len(sizes), np.inf)
+    smaller = [replace(costs, fixed=costs.fixed - (trace.classes - size) * row) for size in sizes]
+    for number, cost in enumerate(smaller):
+        with suppress(UserError):
+            share = min(1.0, budget * whole / cost.total(dense))
+            lost[number] = _sum(curves, layers, allocate(layers, curves, cost, share, limits=limits))
+    if not np.isfinite(lost).any():
+        least = smaller[0].total(np.ceil(dense * (1.0 - limits)).astype(np.int64)) / whole
+        raise UserError(
+            f"budget {budget}: with {sizes[0]:,} tokens the limits allow at least {least:.3f} of the model's bytes; "
+            "raise the budget or the layers' limits"
+        )
     return lost
 
 
 def _sum(curves: Curves, layers: Sequence[Layer], counts: NDArray[np.int64]) -> float:
     gone = ((layer.index, 1.0 - counts[layer.index] / layer.units) for layer in layers)
     return sum(float(curves.at(index, np.array(level))) for index, level in gone)
-
-
-def _limits(trace: DenseTrace, settings: PersonalizationSettings) -> NDArray[np.float64]:
-    return np.full(len(trace.layers), settings.generic_limit)
 
 
 def _row_bytes(model: nn.Module) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from personalization import generation
 from personalization.backbone import Backbone, load_backbone
@@ -15,13 +14,15 @@ from personalization.continuation import Generation
 from personalization.errors import UserError
 from personalization.footprint import Footprint, measure_footprint
 from personalization.layers import find_layers
-from personalization.own_vocabulary import own_vocabulary
 from personalization.pipeline import Personalization, personalize
 from personalization.prediction import predict_images
 from personalization.settings import PersonalizationSettings
 from personalization.source_model import read_source_model
+from personalization.spelling import spelling
 from personalization.storage import save_personal_model, stored_tensors
-from personalization.tasks import TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.texts import TextPreprocessing
+from personalization.trace import Inputs
 from simulations.fleet_prior import read_prior
 from simulations.known_models import model_folder
 
@@ -39,12 +40,10 @@ def personalize_folder(
     settings: PersonalizationSettings,
     task: str | None = None,
     batch: TextBatch = _BATCH,
-    vocabulary: int | None = None,
 ) -> dict[str, Any]:
     """Personalize `model` (None: the bundled one) from the images or the text in `data` and save it in `out`.
 
-    task: `image` or `text`, None what the model is for. batch: how much of a text is measured on. vocabulary: how many
-    tokens of a language model may stay (None: all), see `own_vocabulary`.
+    task: `image` or `text`, None what the model is for. batch: how much of a text is measured on.
     prior: report.json of a fleet that shared the same model. Returns what can be written as JSON: settings, layers,
     fit, evaluations, footprints. Raises UserError; nothing is written before the personal model is whole.
     """
@@ -55,24 +54,18 @@ def personalize_folder(
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")
     known = None if prior is None else read_prior(prior, atoms=_atoms(backbone, settings))
-    inputs, whole, tuned, teacher = samples.inputs, cast(nn.Module, backbone.model), None, None
-    if vocabulary is not None:
-        own = own_vocabulary(backbone.model, preprocessing, samples, most=vocabulary, settings=settings, prior=known)
-        whole, preprocessing, samples = own.model, own.preprocessing, own.samples
-        tuned, teacher = own.tuned, own.teacher
     result = personalize(
-        whole,
+        backbone.model,
         samples.inputs,
         labels=samples.labels,
         prior=known,
-        budget_of=backbone.model,
         training=samples.training,
-        tuned=tuned,
-        teacher=teacher,
+        preprocessing=preprocessing,
         settings=settings,
     )
     dtype = _stored_dtype(backbone)
-    personal, own_inputs = result.model, samples.inputs
+    inputs, personal, own_preprocessing = samples.inputs, result.model, result.fewer_tokens or preprocessing
+    own_inputs = inputs if result.fewer_tokens is None else _spelled(inputs, preprocessing, result.fewer_tokens)
     footprints = {
         name: measure_footprint(measured, taken, layers=result.layers, dtype=dtype, runs=_RUNS[task_of(preprocessing)])
         for name, measured, taken in (("dense", backbone.model, inputs), ("personal", personal, own_inputs))
@@ -92,11 +85,17 @@ def personalize_folder(
         kept=result.kept,
         backbone=backbone.identifier,
         labels=backbone.labels,
-        preprocessing=preprocessing.to_dict(),
+        preprocessing=own_preprocessing.to_dict(),
         dtype=dtype,
         extra={"report": report},
     )
     return report
+
+
+def _spelled(inputs: Inputs, whole: Preprocessing, fewer: TextPreprocessing) -> Inputs:
+    """Return windows in the tokens that are left."""
+    assert isinstance(whole, TextPreprocessing)
+    return {"input_ids": torch.from_numpy(spelling(whole, fewer).spell_windows(inputs["input_ids"].numpy()))}
 
 
 def _stored_dtype(backbone: Backbone) -> str:

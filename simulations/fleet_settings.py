@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from client.settings import FIRST_PROBES
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
-from personalization.tasks import TaskName, TextBatch, check_vocabulary
+from personalization.tasks import TaskName, TextBatch
 from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.known_models import model_folder
 from simulations.partition import PartitionKind
@@ -106,7 +106,6 @@ class FleetSettings:
         if not 0 <= self.canaries <= self.clients:
             raise UserError(f"{self.canaries} canaries: expected 0 to the number of clients, {self.clients}")
         TextBatch(windows=self.windows, tokens=self.window_tokens)
-        check_vocabulary(self.vocabulary, self.budget_kind)
         make_strategy(self.strategy)
         check_secure(self.secure_aggregation, self.cohort_size, self.strategy)
         privacy = PrivacySettings(mode=self.dp, epsilon=self.epsilon, delta=self.delta, clip=self.clip)
@@ -121,6 +120,7 @@ class FleetSettings:
             step_probes=self.step_probes,
             tolerance=self.tolerance,
             recovery=self.recovery,
+            vocabulary=self.vocabulary or 0,
             refit_samples=self.refit_samples,
             tune_first=self.tune_first,
             training_steps=self.training_steps,

@@ -111,6 +111,7 @@ def fake_personalize(model: Any, inputs: Any, *, past: Any, settings: Any, dropp
         agreement=0.9,
         weights_kept=0.5,
         samples=(past or ProbeSamples.none(atoms)).joined(ProbeSamples(design, rng.random(len(design)))),
+        fewer_tokens=None,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -15,6 +16,12 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from personalization.fewer_tokens import FewerTokens
+from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
+from personalization.tasks import TaskSamples
+from personalization.texts import TextPreprocessing
+from personalization.vocabulary import cut_vocabulary, expected_tokens
 
 WORDS = ("river", "union", "people", "peace", "treasury", "harvest", "nation", "railroad", "treaty", "senate", "gold")
 VOCABULARY = 320
@@ -68,6 +75,17 @@ def tiny_language_model(family: str, *, tied: bool = True) -> PreTrainedModel:
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model.half().float().eval()
+
+
+def tiny_preprocessing() -> TextPreprocessing:
+    return TextPreprocessing(tiny_tokenizer().to_str(), None, 64)
+
+
+def cut_tokens(model: PreTrainedModel, samples: TaskSamples, most: int) -> tuple[nn.Module, OwnVocabulary]:
+    """What becomes of a model and its text with at most so many tokens."""
+    fewer = FewerTokens(tiny_preprocessing(), most, expected_tokens(model, samples.inputs))
+    own = own_vocabulary(model, samples, fewer)
+    return cut_vocabulary(model, own.cut), own
 
 
 def write_language_model(folder: Path, family: str = "llama") -> Path:

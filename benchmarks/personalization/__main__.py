@@ -130,7 +130,7 @@ def _columns(client: Client, curves: Curves, budget: float, *, only_compensated:
         return client.cut(result), evaluations
 
     def distilled() -> tuple[nn.Module, int]:
-        return trained(shot()[0], client.trace, replace(client.settings, recovery="distill")), 0
+        return trained(shot()[0], client.trace, replace(client.settings, recovery="distill"), client.samples), 0
 
     if only_compensated:
         return {"compensated": shot}

@@ -18,8 +18,8 @@ from benchmarks.text.rows import (
     row_curves,
     without_blocks,
 )
+from personalization.allocation import Curves
 from personalization.local_errors import local_errors
-from personalization.prior import Prior
 from personalization.sensing import one_at_a_time, take_samples
 from personalization.texts import WINDOW_TOKENS
 
@@ -114,14 +114,13 @@ def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record
     layers, own = client.world.layers, sensed[number]
     if row == BLOCK_INFLUENCE:
         return without_blocks(np.array(own["influence"]), layers, budget), 0
-    prior = prior_of_others(client, sensed, number)
-    curves, evaluations = row_curves(
-        row, layers, np.array(own["single"]), np.array(own["errors"]), prior, client.settings
-    )
+    curves, evaluations = sensed_curves(client, row, sensed, number)
     return client.counts(curves, budget), evaluations
 
 
-def prior_of_others(client: Client, sensed: dict[int, Record], number: int) -> Prior:
-    """Return what a fleet of all other clients knows."""
+def sensed_curves(client: Client, row: str, sensed: dict[int, Record], number: int) -> tuple[Curves, int]:
+    """Return the curves of a row but `block influence`, and the evaluations that it has spent to know them."""
+    layers, levels, own = client.world.layers, len(client.settings.levels), sensed[number]
     others = [np.array(record["single"]) for key, record in sensed.items() if key != number]
-    return fleet_prior(others, len(client.world.layers), len(client.settings.levels), client.settings.seed)
+    prior = fleet_prior(others, len(layers), levels, client.settings.seed)
+    return row_curves(row, layers, np.array(own["single"]), np.array(own["errors"]), prior, client.settings)

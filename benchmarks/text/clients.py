@@ -14,6 +14,7 @@ from personalization.allocation import Curves, allocate, weight_costs
 from personalization.backbone import load_backbone
 from personalization.blockwise import cut_in_blocks
 from personalization.errors import UserError
+from personalization.fewer_tokens import FewerTokens
 from personalization.final_model import made_of, trained, tuned_first
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
@@ -27,6 +28,7 @@ from personalization.tasks import TaskSamples, text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
 from personalization.training import spread
+from personalization.vocabulary import cut_vocabulary, expected_tokens
 from personalization.whole_teacher import WholeTeacher
 from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
@@ -98,13 +100,12 @@ class Client:
     def tuned_first(self, steps: int) -> "Client":
         """Return the client with its whole model tuned on so many batches of its private text."""
         settings = replace(self.settings, tune_first=steps, training_precision="bfloat16")
-        tuned = tuned_first(self.trace, settings, labels=None, training=self.samples.training)
-        return replace(self, trace=tuned)
+        return replace(self, trace=tuned_first(self.trace, settings, self.samples))
 
     def trained(self, model: nn.Module, recovery: Recovery, *, steps: int) -> nn.Module:
         """Return `model` after so many batches of training on all private text."""
         settings = replace(self.settings, recovery=recovery, training_steps=steps, training_precision="bfloat16")
-        return trained(model, self.trace, settings, training=self.samples.training, teacher=self.teacher)
+        return trained(model, self.trace, settings, self.samples, teacher=self.teacher)
 
     def nats_per_token(self, model: nn.Module) -> float:
         """Return the mean nats that a token of the whole vocabulary costs in the speaker's later speeches."""
@@ -138,8 +139,9 @@ def load_client(world: World, number: int, *, vocabulary: int | None = None) -> 
     speaker = world.speakers[number]
     model, samples, teacher = world.model, speaker.samples, None
     if vocabulary is not None:
-        own = own_vocabulary(model, world.preprocessing, samples, most=vocabulary)
-        model, samples, teacher = own.model, own.samples, own.teacher
+        expected = expected_tokens(model, samples.inputs)
+        own = own_vocabulary(model, samples, FewerTokens(world.preprocessing, vocabulary, expected))
+        model, samples, teacher = cut_vocabulary(model, own.cut), own.samples, own.teacher
     trace = device_trace(model, world.layers, samples.inputs, settings)
     fit = fit_split(trace.samples, settings.held_out_share, np.random.default_rng(settings.seed))
     return Client(world, speaker, settings, samples, trace, fit, teacher)

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.text.cells import Fleet, prior_of_others, row_counts
+from benchmarks.text.cells import Fleet, row_counts, sensed_curves
 from benchmarks.text.clients import Client, Counts, load_client
 from benchmarks.text.rows import FLEET_AND_OWN
 from personalization.layers import find_layers, linear_bias
 from personalization.settings import Recovery
+from personalization.vocabulary import mean_predictions
 from personalization.vocabulary_size import vocabulary_size
 
 Record = dict[str, Any]
@@ -58,11 +59,17 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
 
 def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> int:
     """Return how many tokens a client would choose to keep."""
-    samples, preprocessing = dense.samples, dense.world.preprocessing
-    settings = replace(dense.settings, budget=SHARE, budget_kind="bytes")
-    prior = prior_of_others(dense, sensed, number)
-    windows = dense.speaker.private
-    return vocabulary_size(dense.trace.model, preprocessing, samples.inputs, windows, prior=prior, settings=settings)
+    trace, limits = dense.trace, np.full(len(dense.world.layers), dense.settings.generic_limit)
+    assert trace.head is not None
+    return vocabulary_size(
+        trace,
+        dense.world.preprocessing,
+        dense.speaker.private,
+        mean_predictions(trace.head, trace.outputs),
+        curves=sensed_curves(dense, FLEET_AND_OWN, sensed, number)[0],
+        budget=SHARE,
+        limits=limits,
+    )
 
 
 def _went(client: Client) -> NDArray[np.bool_]:

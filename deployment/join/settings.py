@@ -8,8 +8,8 @@ from typing import Any
 from deployment.join.data import DataFound
 from deployment.join.vault_choice import VaultChoice
 from personalization.errors import UserError
-from personalization.settings import PersonalizationSettings, Precision, Recovery
-from personalization.tasks import TextBatch, check_vocabulary
+from personalization.settings import PersonalizationSettings, Precision, Recovery, check_vocabulary
+from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 

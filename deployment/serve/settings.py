@@ -10,7 +10,7 @@ from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
-from personalization.tasks import TextBatch, check_vocabulary
+from personalization.tasks import TextBatch
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
@@ -85,6 +85,7 @@ class ServeSettings:
         PersonalizationSettings(
             budget_kind=self.budget_kind,
             recovery=self.recovery,
+            vocabulary=self.vocabulary or 0,
             refit_samples=self.refit_samples,
             tune_first=self.tune_first,
             training_steps=self.training_steps,
@@ -92,7 +93,6 @@ class ServeSettings:
             training_precision=self.training_precision,
         )
         self.text_batch()
-        check_vocabulary(self.vocabulary, self.budget_kind)
         self.server_settings()
 
     def text_batch(self) -> TextBatch:

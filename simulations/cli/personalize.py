@@ -45,7 +45,9 @@ def personalize(
 ) -> None:
     """Cut a personal model for one device from its own images or text, without a fleet."""
     batch = TextBatch(windows=text.windows, tokens=text.window_tokens)
-    settings = PersonalizationSettings(**asdict(cutting), **asdict(recovery), seed=seed)
+    settings = PersonalizationSettings(
+        **asdict(cutting), **asdict(recovery), vocabulary=text.vocabulary or 0, seed=seed
+    )
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):
         raise UserError(f"{out}: holds something else; choose a new folder, or that of an earlier personal model")
     spare_threads(model)
@@ -61,7 +63,6 @@ def personalize(
         settings=settings,
         task=text.task,
         batch=batch,
-        vocabulary=text.vocabulary,
     )
     if as_json:
         typer.echo(json.dumps(report, indent=2))

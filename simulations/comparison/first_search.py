@@ -13,9 +13,9 @@ from personalization.pipeline import Personalization, personalize
 from personalization.prior import Prior
 from personalization.sensing import ProbeSamples
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import Preprocessing
 from personalization.trace import Inputs
 from personalization.training import TrainingData
-from personalization.whole_teacher import WholeTeacher
 
 _KEPT = 128
 
@@ -41,9 +41,7 @@ class FirstSearches:
         dropped_units: Sequence[Units] | None,
         past: ProbeSamples | None,
         training: TrainingData | None,
-        budget_of: nn.Module | None,
-        tuned: nn.Module | None,
-        teacher: WholeTeacher | None,
+        preprocessing: Preprocessing | None,
         final: bool,
         settings: PersonalizationSettings,
     ) -> Personalization:
@@ -58,9 +56,7 @@ class FirstSearches:
                 dropped_units=dropped_units,
                 past=past,
                 training=training,
-                budget_of=budget_of,
-                tuned=tuned,
-                teacher=teacher,
+                preprocessing=preprocessing,
                 final=final,
                 settings=settings,
             )
@@ -68,7 +64,7 @@ class FirstSearches:
         if prior is not None or past is not None or any(len(units) for units in dropped_units or ()):
             return compute()
         made = settings if final else settings.searching()
-        key = _key(model, inputs, labels, training, budget_of, tuned, teacher, made)
+        key = _key(model, inputs, labels, training, preprocessing, made)
         if key in self._kept:
             self._kept.move_to_end(key)
             self.reused_seconds += self._kept[key][1]
@@ -88,26 +84,15 @@ def _key(
     inputs: Inputs,
     labels: Tensor | None,
     training: TrainingData | None,
-    budget_of: nn.Module | None,
-    tuned: nn.Module | None,
-    teacher: WholeTeacher | None,
+    preprocessing: Preprocessing | None,
     settings: PersonalizationSettings,
 ) -> bytes:
-    digest = hashlib.sha256(f"{type(model).__name__} {settings}".encode())
+    digest = hashlib.sha256(f"{type(model).__name__} {settings} {preprocessing}".encode())
     trained: list[tuple[str, Tensor | None]] = []
     if training is not None:
         trained = [*sorted(training.inputs.items()), ("labels", training.labels)]
-    whole: list[tuple[str, Tensor | None]] = []
-    taught_by = None if teacher is None else teacher.model
-    roles = {model: "model"}
-    for role, other in (("budget of", budget_of), ("tuned", tuned), ("teacher", taught_by)):
-        if other in roles:
-            whole.append((f"{role} is {roles[other]}", None))
-        elif other is not None:
-            roles[other] = role
-            whole += [(f"{role} {name}", values) for name, values in sorted(other.state_dict().items())]
     own = [*sorted(model.state_dict().items()), *sorted(inputs.items()), ("labels", labels)]
-    for name, values in [*own, *trained, *whole]:
+    for name, values in [*own, *trained]:
         digest.update(name.encode())
         if values is not None:
             digest.update(values.contiguous().numpy().tobytes())

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-from conftest import fake_personalize
 from flwr.app import Context, Message, MessageType, RecordDict
 from tiny_text import VOCABULARY, write_language_model, write_speakers
 
@@ -16,6 +14,7 @@ from personalization import extras
 from personalization.codes import ClientFailure
 from personalization.continuation import Generation
 from personalization.generation import predict_text
+from personalization.pipeline import personalize
 from personalization.plan import Plan
 from personalization.prior import Prior
 from personalization.source_model import SourceModel
@@ -31,11 +30,11 @@ def model(tmp_path_factory):
 
 
 class Device:
-    """A client app for a language model, with a state in a vault; what it personalizes is noted in `seen`."""
+    """A client app for a language model, with a state in a vault; what it is told and has kept is noted."""
 
     def __init__(self, model, folder, *, key: bool = True) -> None:
         self.backbone = load_generic_backbone(str(model), levels=2)
-        self.seen, self.tuned, self.taught, self.final = [], [], [], []
+        self.told, self.measured, self.tokens = [], [], []
         self.text = write_speakers(folder / "text", speakers=1) / "speaker-0"
         self.node = {"state-dir": str(folder / "state"), "data-dir": str(self.text)}
         if key:
@@ -48,12 +47,12 @@ class Device:
     def state(self) -> ClientState:
         return ClientState.of(self.context())
 
-    def personalize(self, model, inputs, *, past, tuned, teacher, final, **named):
-        self.tuned.append(tuned)
-        self.taught.append(None if teacher is None else teacher.model.config.vocab_size)
-        self.final.append(final)
-        self.seen.append((model.config.vocab_size, 0 if past is None else len(past.measurements)))
-        return fake_personalize(model, inputs, past=past, **named)
+    def personalize(self, model, inputs, *, past, final, prior, settings, **named):
+        self.told.append((final, prior, settings))
+        self.measured.append(0 if past is None else len(past.measurements))
+        found = personalize(model, inputs, past=past, final=final, prior=prior, settings=settings, **named)
+        self.tokens.append(found.model.config.vocab_size)
+        return found
 
     def ask(self, version, *, everything=False, personalize=None, final=False, prior=None, **run) -> Message:
         """Ask a new app, as a SuperNode starts a new process for each message."""
@@ -91,7 +90,7 @@ def test_a_device_that_is_killed_speaks_with_the_tokens_of_its_last_model_and_go
     device.answer(1, everything=True)
     before = device.predict()
     assert before["continuation"]
-    assert load_model(device.state()).manifest.config["vocab_size"] == device.seen[0][0] <= 280
+    assert load_model(device.state()).manifest.config["vocab_size"] == device.tokens[0] <= 280
 
     def killed(*arguments, **named):
         raise KeyboardInterrupt
@@ -102,67 +101,47 @@ def test_a_device_that_is_killed_speaks_with_the_tokens_of_its_last_model_and_go
     again = device.answer(2)
     assert device.answer(2) == again
     assert device.predict()["scores"][0]["tokens"] == before["scores"][0]["tokens"]
-    size = device.seen[0][0]
-    assert device.seen == [(size, 0), (size, 2), (size, 2)]
+    assert device.measured == [0, 2, 2]
+    assert len(set(device.tokens)) == 1
 
 
 @pytest.mark.usefixtures("task_identity")
-def test_what_was_measured_with_other_tokens_is_no_use(device):
+def test_what_was_measured_serves_whatever_tokens_are_kept(device):
     device.answer(1, everything=True)
     device.node["vocabulary"] = 0
     device.answer(2)
     device.node["vocabulary"] = 270
     device.answer(3)
     del device.node["vocabulary"]
-    device.answer(4, vocabulary=270)
-    (first, _), *others = device.seen
-    assert [count for _, count in others] == [0, 0, 2]
-    assert device.taught == [VOCABULARY, None, VOCABULARY, VOCABULARY]
-    assert others[0][0] == VOCABULARY > first > others[1][0] == others[2][0]
+    device.answer(4, vocabulary=270, final=True, **{"tune-first": 3})
+    assert device.measured == [0, 2, 4, 6]
+    first, whole, *fewer = device.tokens
+    assert whole == VOCABULARY > first > max(fewer)
+    assert load_model(device.state()).manifest.config["vocab_size"] == fewer[-1] <= 270
 
 
 @pytest.mark.usefixtures("task_identity")
-def test_a_device_that_chooses_how_many_tokens_it_keeps_asks_what_its_fleet_knows(device, monkeypatch):
-    asked = []
-
-    def size(model, preprocessing, inputs, windows, *, prior, settings):
-        asked.append((prior, settings.budget, len(windows)))
-        return 270 if prior is None else 300
-
-    monkeypatch.setattr("personalization.own_vocabulary.vocabulary_size", size)
-    chosen = {"vocabulary": -1, "budget-kind": "bytes"}
-    device.answer(1, everything=True, **chosen)
+def test_a_device_that_chooses_how_many_tokens_it_keeps_knows_what_its_fleet_does(device):
     known = Prior(*(np.full(device.backbone.layout.atoms, value) for value in (1.0, 2.0)))
-    device.answer(2, prior=known, **chosen)
-    (nothing, budget, windows), (told, *same) = asked
-    assert (nothing, same) == (None, [budget, windows])
-    assert budget == 0.5
-    np.testing.assert_allclose(told.sensitivity, known.sensitivity, rtol=0.02)
-    assert device.seen[0][0] <= 270 < device.seen[1][0] <= 300
+    device.answer(1, everything=True, prior=known, **{"vocabulary": -1, "budget-kind": "bytes"})
+    ((_, prior, settings),) = device.told
+    assert (settings.vocabulary, settings.budget_kind, settings.budget) == (-1, "bytes", 0.5)
+    np.testing.assert_allclose(prior.sensitivity, known.sensitivity, rtol=0.02)
+    assert 257 <= device.tokens[0] <= VOCABULARY
+    reply = device.ask(2, vocabulary=-1)
+    assert reply.error.code == ClientFailure.DATA_UNUSABLE
+    assert "use --budget-kind bytes" in (device.state().folder / "last_error.json").read_text()
 
 
 @pytest.mark.usefixtures("task_identity")
-def test_a_model_that_is_tuned_first_chooses_the_same_tokens_in_every_final_pass(device):
-    asked = {"tune-first": 3, "final": True}
-    device.answer(1, everything=True, **asked)
-    device.answer(2, **asked)
-    # Of other tokens nothing that was measured would be of use.
-    assert [measured for _, measured in device.seen] == [0, 2]
-    assert [tuned.config.vocab_size for tuned in device.tuned] == [device.seen[0][0]] * 2
-    for one, other in zip(*(tuned.parameters() for tuned in device.tuned), strict=True):
-        assert torch.equal(one, other)
-    device.answer(3, final=True)
-    assert device.tuned[2] is None
-
-
-@pytest.mark.usefixtures("task_identity")
-def test_rounds_tune_nothing(device, monkeypatch):
+def test_only_the_final_pass_tunes(device, monkeypatch):
     with monkeypatch.context() as rounds:
-        rounds.setattr("personalization.own_vocabulary.tune_first", lambda *_: pytest.fail("tuned"))
+        rounds.setattr("personalization.final_model.tune_first", lambda *_: pytest.fail("tuned"))
         device.answer(1, everything=True, **{"tune-first": 3})
     device.answer(2, final=True, **{"tune-first": 3})
-    assert device.final == [False, True]
-    assert [tuned is None for tuned in device.tuned] == [True, False]
+    assert [final for final, *_ in device.told] == [False, True]
+    device.answer(3, final=True)
+    assert [settings.tune_first for *_, settings in device.told] == [3, 3, 0]
 
 
 @pytest.mark.usefixtures("task_identity")
@@ -176,8 +155,6 @@ def test_too_few_tokens_are_told_on_the_device_alone(device):
 def test_adapters_that_the_device_cannot_make_are_told_before_it_searches(device, monkeypatch):
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("personalization.pipeline.device_trace", lambda *_: pytest.fail("searched"))
-    from personalization.pipeline import personalize
-
     asked = {"recovery": "distill", "adapters": 2}
     reply = device.ask(1, everything=True, personalize=personalize, **asked)
     assert reply.error.code == ClientFailure.DATA_UNUSABLE
@@ -198,6 +175,7 @@ def test_what_a_device_says_of_itself_comes_before_the_run():
     assert settings({}).trains
     assert needs_labels(settings({}))
     quiet = settings(own)
+    assert (settings({}).vocabulary, quiet.vocabulary) == (280, 0)
     assert (quiet.training_steps, quiet.adapters, quiet.training_precision) == (0, 0, "single")
     assert not quiet.trains
     assert not needs_labels(quiet)

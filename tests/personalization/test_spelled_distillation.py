@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,14 @@ from torch import nn
 
 from personalization.distillation import LABEL_SHARE, distill
 from personalization.layers import find_layers
-from personalization.own_vocabulary import own_vocabulary
 from personalization.piece_predictions import PiecePredictions
 from personalization.scoring import score_spelled
 from personalization.spelled_distillation import distill_spelled
 from personalization.tasks import text_samples
-from personalization.texts import TextPreprocessing
 from personalization.trace import trace_dense
 from personalization.training import TrainingSettings, batch_size
 from personalization.whole_teacher import PRACTICE_SHARE
-from tests.tiny_text import VOCABULARY, tiny_language_model, tiny_tokenizer
+from tests.tiny_text import VOCABULARY, cut_tokens, tiny_language_model, tiny_tokenizer
 
 NAMED = tiny_tokenizer().get_vocab_size()
 SETTINGS = TrainingSettings(steps=60, seed=1)
@@ -40,8 +39,9 @@ def cut(most=270, windows=60):
     """A tiny model, what becomes of it with `most` tokens, and its layers."""
     model = tiny_language_model("llama")
     samples = text_samples(speaker(windows), most=10)
-    own = own_vocabulary(model, TextPreprocessing(tiny_tokenizer().to_str(), None, 64), samples, most=most)
-    return model, own, find_layers(own.model)
+    smaller, own = cut_tokens(model, samples, most)
+    made = SimpleNamespace(model=smaller, samples=own.samples, teacher=own.teacher)
+    return model, made, find_layers(smaller)
 
 
 def cost_of_dropped(own, model):
@@ -165,7 +165,6 @@ def test_a_speaker_with_little_text_is_taught_on_all_of_it():
     windows = speaker(windows=9)
     samples = text_samples(windows)
     assert samples.training is None
-    whole = TextPreprocessing(tiny_tokenizer().to_str(), None, 64)
-    own = own_vocabulary(tiny_language_model("llama"), whole, samples, most=270)
+    _, own = cut_tokens(tiny_language_model("llama"), samples, 270)
     assert np.array_equal(own.teacher.windows, windows)
     assert torch.equal(own.teacher.private()[:, :-1], own.samples.inputs["input_ids"])

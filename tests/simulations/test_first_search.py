@@ -9,9 +9,8 @@ from torch import nn
 
 from personalization.prior import Prior
 from personalization.settings import PersonalizationSettings
-from personalization.spelling import Spelling
+from personalization.texts import TextPreprocessing
 from personalization.training import TrainingData
-from personalization.whole_teacher import WholeTeacher
 from simulations.comparison import first_search
 from simulations.comparison.first_search import FirstSearches
 
@@ -38,9 +37,7 @@ def searches(monkeypatch):
             "dropped_units": None,
             "past": None,
             "training": None,
-            "budget_of": None,
-            "tuned": None,
-            "teacher": None,
+            "preprocessing": None,
             "final": True,
             "settings": PersonalizationSettings(),
             **changed,
@@ -65,9 +62,7 @@ def test_the_same_search_is_made_once(searches):
         {"labels": torch.ones(3)},
         {"training": TrainingData(INPUTS, None)},
         {"training": TrainingData(INPUTS, torch.ones(3, 4))},
-        {"budget_of": nn.Linear(2, 2)},
-        {"tuned": nn.Linear(2, 2)},
-        {"teacher": WholeTeacher(nn.Linear(2, 2), Spelling(()), np.zeros((1, 2), dtype=np.int64))},
+        {"preprocessing": TextPreprocessing("{}", None, 64)},
         {"model": nn.Linear(2, 2)},
         {"settings": PersonalizationSettings(recovery="fold")},
     ],
@@ -86,8 +81,3 @@ def test_a_round_s_model_is_another_one_only_where_the_settings_train(searches, 
 def test_what_a_fleet_knows_is_no_first_search(searches):
     prior = Prior(np.ones(2), np.ones(2))
     assert [searches(prior=prior), searches(prior=prior), searches()] == [1, 2, 3]
-
-
-def test_a_model_that_is_tuned_is_not_one_that_a_budget_is_a_share_of(searches):
-    other = nn.Linear(2, 2)
-    assert [searches(budget_of=other), searches(tuned=other)] == [1, 2]
