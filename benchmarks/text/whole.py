@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.text.cells import Fleet, row_counts, sensed_curves
 from benchmarks.text.clients import Client, Counts, load_client
-from benchmarks.text.rows import FLEET_AND_OWN
+from benchmarks.text.rows import FLEET, FLEET_AND_OWN
 from personalization.layers import find_layers, linear_bias
 from personalization.settings import Recovery
 from personalization.vocabulary import mean_predictions
@@ -58,7 +58,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
 
 
 def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> int:
-    """Return how many tokens a client would choose to keep."""
+    """Return how many tokens a client would choose to keep that has measured nothing itself."""
     trace, limits = dense.trace, np.full(len(dense.world.layers), dense.settings.generic_limit)
     assert trace.head is not None
     return vocabulary_size(
@@ -66,7 +66,7 @@ def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> i
         dense.world.preprocessing,
         dense.speaker.private,
         mean_predictions(trace.head, trace.outputs),
-        curves=sensed_curves(dense, FLEET_AND_OWN, sensed, number)[0],
+        curves=sensed_curves(dense, FLEET, sensed, number)[0],
         budget=SHARE,
         limits=limits,
     )
