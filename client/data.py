@@ -1,52 +1,22 @@
 """Where a device's private samples come from: a folder on the device, or what whoever built the app puts in."""
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
-
 from client.state import ClientState
 from client.windows import private_windows
 from personalization.codes import ClientError, ClientFailure
-from personalization.tasks import Preprocessing, TaskSamples, TextBatch, check_kind, load_samples, text_samples
+from personalization.tasks import Preprocessing, PrivateSamples, TextBatch, check_kind, load_samples, text_samples
 from personalization.texts import TextPreprocessing
-from personalization.training import TrainingData
 
 ConfigValue = bool | int | float | str
 Config = Mapping[str, ConfigValue]
 
 # The run configuration comes from whoever submits a run. It may choose among these loaders and never name another.
 _NAMED_LOADERS = frozenset({"simulations.private_data:load"})
-
-
-@dataclass(frozen=True)
-class PrivateSamples:
-    """What never leaves the device. inputs: arguments of the model, each [samples, ...]. labels: [samples] or None.
-
-    The labels of text are its next tokens, [samples, positions]. training: all that there is to train on, where these
-    are a part of it.
-    """
-
-    inputs: dict[str, Tensor]
-    labels: Tensor | None
-    training: TrainingData | None = None
-
-    @property
-    def count(self) -> int:
-        """Number of samples."""
-        return len(next(iter(self.inputs.values())))
-
-    def fingerprint(self) -> bytes:
-        """Return 32 bytes that tell these inputs from others: what was measured on other inputs is no use here."""
-        digest = hashlib.sha256()
-        for name, values in sorted(self.inputs.items()):
-            digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
-            digest.update(values.contiguous().numpy().tobytes())
-        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -95,11 +65,6 @@ def text_batch(run_config: Config, node_config: Config | None = None) -> TextBat
 
 
 def _from_folder(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> PrivateSamples:
-    found = _samples(folder, facts, batch, state)
-    return PrivateSamples(found.inputs, found.labels, found.training)
-
-
-def _samples(folder: Path, facts: InputFacts, batch: TextBatch, state: ClientState | None) -> TaskSamples:
     if facts.preprocessing is None:
         raise ClientError(ClientFailure.DATA_UNUSABLE, "the model takes neither images nor text; data-dir is of no use")
     if isinstance(facts.preprocessing, TextPreprocessing) and state is not None:

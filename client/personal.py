@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 
 from client.backbone import LocalBackbone
-from client.data import PrivateSamples
 from client.model import keep_model
 from client.state import ClientState
 from personalization.groups import share_kept
 from personalization.pipeline import Personalization
 from personalization.statistics import ClientStatistics
 from personalization.storage import pack_personal_model
-from personalization.tasks import task_of
+from personalization.tasks import PrivateSamples, task_of
 
 
 def keep(

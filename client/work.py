@@ -8,7 +8,7 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.backbone import BackboneShelf, LocalBackbone
-from client.data import Config, PrivateData, PrivateSamples
+from client.data import Config, PrivateData
 from client.identity import Identity
 from client.node_file import SUMS_ONLY
 from client.personal import keep, statistics_of
@@ -23,6 +23,7 @@ from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
 from personalization.plan import Plan
 from personalization.statistics import StatisticsLayout, to_vector
+from personalization.tasks import PrivateSamples
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
 from strategies.protocol import PLAN, read_plan, reply_content

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from personalization.allocation import Costs, Curves
 from personalization.costs import unit_costs
 from personalization.settings import AUTOMATIC, PersonalizationSettings
-from personalization.tasks import TaskSamples, all_windows
+from personalization.tasks import PrivateSamples, all_windows
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
 from personalization.vocabulary import VocabularyCut, cut_vocabulary, mean_predictions
@@ -31,7 +31,7 @@ class FewerTokens:
 def fewer_tokens(
     trace: DenseTrace,
     preprocessing: TextPreprocessing,
-    private: TaskSamples,
+    private: PrivateSamples,
     curves: Curves,
     limits: NDArray[np.float64],
     settings: PersonalizationSettings,

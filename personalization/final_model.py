@@ -16,7 +16,7 @@ from personalization.private_trace import device_trace
 from personalization.pruning import Pruned
 from personalization.settings import PersonalizationSettings
 from personalization.spelled_distillation import distill_spelled
-from personalization.tasks import TaskSamples
+from personalization.tasks import PrivateSamples
 from personalization.trace import DenseTrace
 from personalization.training import TrainingData, TrainingSettings, spread
 from personalization.tuning import tune, tune_first
@@ -33,7 +33,7 @@ class FinalCut:
     model: nn.Module
     kept: tuple[Units, ...]
     whole: DenseTrace
-    samples: TaskSamples
+    samples: PrivateSamples
     own: OwnVocabulary | None
 
 
@@ -42,7 +42,7 @@ def final_cut(
     compensation: Compensation,
     pruned: Pruned,
     settings: PersonalizationSettings,
-    samples: TaskSamples,
+    samples: PrivateSamples,
     *,
     fewer: FewerTokens | None = None,
 ) -> FinalCut:
@@ -72,7 +72,7 @@ def final_pass(masked: MaskedModel, pruned: Pruned) -> MaskedPass:
     return final.run_all([dict(enumerate(map(int, pruned.counts)))])[0]
 
 
-def tuned_first(trace: DenseTrace, settings: PersonalizationSettings, samples: TaskSamples) -> DenseTrace:
+def tuned_first(trace: DenseTrace, settings: PersonalizationSettings, samples: PrivateSamples) -> DenseTrace:
     """Return what the dense model does with the private samples once it is tuned to them, if the settings ask for it.
 
     samples: those of the trace, with what to tune on where that is more. Which units go is decided before: the fleet's
@@ -123,7 +123,7 @@ def trained(
     model: nn.Module,
     trace: DenseTrace,
     settings: PersonalizationSettings,
-    samples: TaskSamples,
+    samples: PrivateSamples,
     *,
     teacher: WholeTeacher | None = None,
 ) -> nn.Module:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from personalization.fewer_tokens import FewerTokens
 from personalization.spelling import spelling
-from personalization.tasks import TaskSamples, all_windows, windows_of
+from personalization.tasks import PrivateSamples, all_windows, windows_of
 from personalization.trace import Inputs
 from personalization.training import TrainingData
 from personalization.vocabulary import VocabularyCut, choose_tokens
@@ -21,11 +21,11 @@ class OwnVocabulary:
     """
 
     cut: VocabularyCut
-    samples: TaskSamples
+    samples: PrivateSamples
     teacher: WholeTeacher
 
 
-def own_vocabulary(model: nn.Module, samples: TaskSamples, fewer: FewerTokens) -> OwnVocabulary:
+def own_vocabulary(model: nn.Module, samples: PrivateSamples, fewer: FewerTokens) -> OwnVocabulary:
     """Choose the tokens of `model` that stay as `fewer` says, for the text in `samples`.
 
     All of the text says which tokens it uses. Raises UserError from `choose_tokens`.
@@ -40,4 +40,4 @@ def own_vocabulary(model: nn.Module, samples: TaskSamples, fewer: FewerTokens) -
 
     everything = samples.training
     training = None if everything is None else TrainingData(*spelled(everything.inputs, everything.labels))
-    return OwnVocabulary(cut, TaskSamples(*spelled(samples.inputs, samples.labels), training), teacher)
+    return OwnVocabulary(cut, PrivateSamples(*spelled(samples.inputs, samples.labels), training), teacher)

@@ -31,7 +31,7 @@ from personalization.sensing import (
     telling_atoms,
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
-from personalization.tasks import Preprocessing, TaskSamples
+from personalization.tasks import Preprocessing, PrivateSamples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace, Inputs
 from personalization.training import TrainingData
@@ -96,7 +96,7 @@ def personalize(
     """
     tokenizer = check_tokens(preprocessing, labels, settings)
     count = checked_count(inputs, labels, settings, training)
-    private = TaskSamples(dict(inputs), labels, training)
+    private = PrivateSamples(dict(inputs), labels, training)
     layers = find_layers(model)
     rng = np.random.default_rng(settings.seed)
     fit = fit_split(count, settings.held_out_share, rng)

@@ -1,5 +1,6 @@
 """What kind of data a model is for: images or text. Whoever loads private samples or predicts asks here."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,28 @@ class TextBatch:
 
 
 @dataclass(frozen=True)
-class TaskSamples:
-    """Samples as a model takes them. inputs: its arguments, each [samples, ...]. labels: [samples] or None; of text the
-    next tokens, [samples, positions]. training: all that there is to train on, where these are a part of it.
+class PrivateSamples:
+    """What never leaves a device, as a model takes it. inputs: its arguments, each [samples, ...]. labels: [samples] or
+    None; of text the next tokens, [samples, positions]. training: all that there is to train on, where these are a part
+    of it.
     """
 
     inputs: "dict[str, Tensor]"
     labels: "Tensor | None"
     training: "TrainingData | None" = None
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def fingerprint(self) -> bytes:
+        """Return 32 bytes that tell these inputs from others: what was measured on other inputs is no use here."""
+        digest = hashlib.sha256()
+        for name, values in sorted(self.inputs.items()):
+            digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+            digest.update(values.contiguous().numpy().tobytes())
+        return digest.digest()
 
 
 def task_of(preprocessing: Preprocessing) -> TaskName:
@@ -77,7 +92,9 @@ def check_task(
     return preprocessing
 
 
-def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[str], batch: TextBatch) -> TaskSamples:
+def load_samples(
+    path: Path, preprocessing: Preprocessing, *, labels: Sequence[str], batch: TextBatch
+) -> PrivateSamples:
     """Load one device's private samples: a folder or .npz of images, or a folder of text. Raises UserError."""
     check_kind(path, task_of(preprocessing))
     if isinstance(preprocessing, TextPreprocessing):
@@ -89,7 +106,7 @@ def load_samples(path: Path, preprocessing: Preprocessing, *, labels: Sequence[s
 
     images = load_images(path, labels=labels, preprocessing=preprocessing)
     known = None if images.labels is None else torch.from_numpy(images.labels)
-    return TaskSamples({"pixel_values": to_pixel_values(images.images, preprocessing)}, known)
+    return PrivateSamples({"pixel_values": to_pixel_values(images.images, preprocessing)}, known)
 
 
 def check_kind(path: Path, task: TaskName) -> None:
@@ -110,7 +127,7 @@ def load_windows(path: Path, preprocessing: TextPreprocessing, length: int) -> "
     return read_windows(text_files(path), preprocessing, length=length, fewest=FEWEST_WINDOWS, source=path)
 
 
-def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:
+def text_samples(found: "Tokens", *, most: int | None = None) -> PrivateSamples:
     """Return windows [windows, length + 1] as what a model reads, and as labels the next token at each position.
 
     Of more than `most`, as many are taken, evenly spread; all of them are there to train on.
@@ -125,10 +142,10 @@ def text_samples(found: "Tokens", *, most: int | None = None) -> TaskSamples:
         return {"input_ids": tokens[:, :-1].contiguous()}, tokens[:, 1:].contiguous()
 
     chosen = found if most is None else spread(found, most)
-    return TaskSamples(*samples(chosen), TrainingData(*samples(found)) if len(chosen) < len(found) else None)
+    return PrivateSamples(*samples(chosen), TrainingData(*samples(found)) if len(chosen) < len(found) else None)
 
 
-def all_windows(samples: TaskSamples) -> "Tokens":
+def all_windows(samples: PrivateSamples) -> "Tokens":
     """Return all windows [windows, length + 1] that samples of text were made from, in the order of the text."""
     everything = samples.training
     if everything is None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.data import Config, InputFacts, PrivateSamples, text_batch
+from client.data import Config, InputFacts, text_batch
 from personalization.errors import UserError
 from personalization.image_data import class_folders
-from personalization.tasks import FEWEST_WINDOWS, TaskSamples, TextBatch, text_samples
+from personalization.tasks import FEWEST_WINDOWS, PrivateSamples, TextBatch, text_samples
 from personalization.texts import TextPreprocessing, Tokens, read_windows, spread, text_files
 
 _TEST_SHARE = 0.2
@@ -28,7 +28,7 @@ class Speaker:
     measured: int
 
     @property
-    def samples(self) -> TaskSamples:
+    def samples(self) -> PrivateSamples:
         """The private samples: those that are measured on, and all of them to train on."""
         return text_samples(self.private, most=self.measured)
 
@@ -42,8 +42,7 @@ class SpeakerData:
 
     def __call__(self, node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
         """Return the private samples of the client `partition-id` of `node_config`."""
-        found = self.speakers[int(node_config["partition-id"])].samples
-        return PrivateSamples(found.inputs, found.labels, found.training)
+        return self.speakers[int(node_config["partition-id"])].samples
 
     @property
     def clients(self) -> int:

@@ -19,7 +19,7 @@ from transformers import (
 
 from personalization.fewer_tokens import FewerTokens
 from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
-from personalization.tasks import TaskSamples
+from personalization.tasks import PrivateSamples
 from personalization.texts import TextPreprocessing
 from personalization.vocabulary import cut_vocabulary, expected_tokens
 
@@ -81,7 +81,7 @@ def tiny_preprocessing() -> TextPreprocessing:
     return TextPreprocessing(tiny_tokenizer().to_str(), None, 64)
 
 
-def cut_tokens(model: PreTrainedModel, samples: TaskSamples, most: int) -> tuple[nn.Module, OwnVocabulary]:
+def cut_tokens(model: PreTrainedModel, samples: PrivateSamples, most: int) -> tuple[nn.Module, OwnVocabulary]:
     """What becomes of a model and its text with at most so many tokens."""
     fewer = FewerTokens(tiny_preprocessing(), most, expected_tokens(model, samples.inputs))
     own = own_vocabulary(model, samples, fewer)

@@ -17,7 +17,7 @@ from personalization.masked import MaskedModel, MaskedPass
 from personalization.measurement import measure
 from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import TaskSamples
+from personalization.tasks import PrivateSamples
 from personalization.trace import DenseTrace
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import PartitionSettings, make_partition
@@ -50,9 +50,9 @@ class Client:
     test_labels: NDArray[np.int64]
 
     @property
-    def samples(self) -> TaskSamples:
+    def samples(self) -> PrivateSamples:
         """The private samples; nobody has labelled them."""
-        return TaskSamples(dict(self.trace.inputs), None)
+        return PrivateSamples(dict(self.trace.inputs), None)
 
     def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
         """Return the model on the private samples, with moments of all of them or of the fitting share."""

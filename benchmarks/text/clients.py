@@ -24,7 +24,7 @@ from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.scoring import score_spelled, score_tokens
 from personalization.settings import PersonalizationSettings, Recovery
 from personalization.spelling import Spelling
-from personalization.tasks import TaskSamples, text_samples
+from personalization.tasks import PrivateSamples, text_samples
 from personalization.texts import TextPreprocessing
 from personalization.trace import DenseTrace
 from personalization.training import spread
@@ -57,7 +57,7 @@ class Client:
     world: World
     speaker: Speaker
     settings: PersonalizationSettings
-    samples: TaskSamples
+    samples: PrivateSamples
     trace: DenseTrace
     fit: torch.Tensor
     teacher: WholeTeacher | None

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.data import InputFacts, PrivateSamples
+from client.data import InputFacts
 from client.settings import read_settings
 from personalization.backbone import Backbone
 from personalization.footprint import stored_bytes
@@ -18,6 +18,7 @@ from personalization.pipeline import Personalization
 from personalization.plan import Plan
 from personalization.settings import PersonalizationSettings
 from personalization.storage import stored_tensors
+from personalization.tasks import PrivateSamples
 from simulations.arms.models import as_stored
 from simulations.conditions.roles import Roles
 from simulations.evaluation import Judge

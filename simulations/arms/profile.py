@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from client.data import PrivateSamples
 from personalization.allocation_profiles import profile_curves, profile_levels, profile_prior
 from personalization.costs import unit_costs
 from personalization.footprint import stored_bytes
@@ -13,6 +12,7 @@ from personalization.layers import find_layers
 from personalization.pipeline import Personalization, personalize
 from personalization.sensing import probe_levels
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import PrivateSamples
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.fleet_settings import FleetSettings
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from client.data import PrivateSamples
 from personalization.errors import UserError
 from personalization.readout import outputs_of
+from personalization.tasks import PrivateSamples
 
 Weights = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data import InputFacts, PrivateSamples
+from client.data import InputFacts
 from personalization.backbone import Backbone, load_backbone
 from personalization.errors import UserError
 from personalization.images import ImagePreprocessing
+from personalization.tasks import PrivateSamples
 from simulations.arms.base import World
 from simulations.data import ImageDataset, load_dataset
 from simulations.evaluation import Evaluator

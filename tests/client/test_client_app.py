@@ -9,11 +9,12 @@ from flwr.app import Array, ConfigRecord, Context, Message, MessageType, RecordD
 from flwr.common.serde import message_from_proto, message_to_proto
 
 from client.app import make_app
-from client.data import InputFacts, PrivateSamples, load_private_data
+from client.data import InputFacts, load_private_data
 from personalization.codes import ClientError, ClientFailure
 from personalization.plan import Plan
 from personalization.prior import Prior
 from personalization.settings import PersonalizationSettings
+from personalization.tasks import PrivateSamples
 from server.backbone import GenericBackbone
 from strategies.protocol import PIECES, pieces_record, read_pieces, read_reply, reply_content
 

@@ -14,7 +14,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 
 from client.app import make_app
 from client.backbone import CACHE
-from client.data import InputFacts, PrivateSamples
+from client.data import InputFacts
 from client.model import load_model
 from client.state import RECORD, ClientState
 from client.vault.keys import create_key_file
@@ -23,6 +23,7 @@ from personalization.errors import UserError
 from personalization.plan import Plan
 from personalization.prior import Prior
 from personalization.sensing import ProbeSamples
+from personalization.tasks import PrivateSamples
 from server.backbone import GenericBackbone
 
 pytestmark = pytest.mark.usefixtures("task_identity")

@@ -9,7 +9,7 @@ from tiny_text import write_language_model, write_speakers
 
 from client import windows
 from client.app import make_app
-from client.data import InputFacts, PrivateSamples, load_private_data, text_batch
+from client.data import InputFacts, load_private_data, text_batch
 from client.settings import read_settings
 from client.state import ClientState
 from client.vault.keys import create_key_file
@@ -18,7 +18,7 @@ from personalization.backbone import load_backbone
 from personalization.codes import ClientFailure
 from personalization.errors import UserError
 from personalization.plan import Plan
-from personalization.tasks import TextBatch, load_windows
+from personalization.tasks import PrivateSamples, TextBatch, load_windows
 from server.backbone import load_generic_backbone
 
 BATCH = TextBatch(windows=10, tokens=16)

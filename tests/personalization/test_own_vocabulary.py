@@ -11,7 +11,7 @@ from personalization import UserError, personalize
 from personalization.fewer_tokens import costs_with
 from personalization.layers import find_layers
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import TaskSamples
+from personalization.tasks import PrivateSamples
 from personalization.texts import TextPreprocessing
 from personalization.trace import trace_dense
 from personalization.training import TrainingData
@@ -28,7 +28,7 @@ def speaker():
     """A person who counts upwards, in steps of one."""
     windows = (torch.arange(40)[:, None] * 5 + torch.arange(17)) % VOCABULARY
     training = TrainingData({"input_ids": windows[:, :-1]}, windows[:, 1:])
-    return TaskSamples({"input_ids": windows[:10, :-1]}, windows[:10, 1:], training)
+    return PrivateSamples({"input_ids": windows[:10, :-1]}, windows[:10, 1:], training)
 
 
 def personal(model, settings, *, preprocessing=None, samples=None, **asked):
@@ -104,7 +104,7 @@ def test_blocks_get_what_tokens_that_go_have_cost(kind, tied):
 def test_what_is_wrong_is_told_before_anything_is_measured(monkeypatch):
     monkeypatch.setattr("personalization.pipeline.device_trace", lambda *_, **__: pytest.fail("measured"))
     model, samples = tiny_language_model("llama"), speaker()
-    few = TaskSamples({"input_ids": samples.inputs["input_ids"][:3]}, samples.labels[:3], samples.training)
+    few = PrivateSamples({"input_ids": samples.inputs["input_ids"][:3]}, samples.labels[:3], samples.training)
     monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
     words = TextPreprocessing(tiny_preprocessing().tokenizer.replace('"type":"BPE"', '"type":"WordLevel"'), None, 64)
     for changed, settings, line in (
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(monkeypatch):
         ({"preprocessing": words}, SETTINGS, "a WordLevel tokenizer"),
         ({"preprocessing": words}, replace(SETTINGS, vocabulary=-1, budget_kind="bytes"), "a WordLevel tokenizer"),
         ({"samples": few}, TUNED, "3 private samples"),
-        ({"samples": TaskSamples(samples.inputs, None)}, SETTINGS, "needs the next tokens of the samples as labels"),
+        ({"samples": PrivateSamples(samples.inputs, None)}, SETTINGS, "needs the next tokens of the samples as labels"),
         ({}, replace(TUNED, adapters=2), "adapters need the library peft"),
     ):
         with pytest.raises(UserError, match=line):

@@ -11,9 +11,10 @@ from flwr.app import Message
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import make_app
-from client.data import InputFacts, PrivateSamples
+from client.data import InputFacts
 from client.node_file import SUMS_ONLY
 from personalization.statistics import StatisticsLayout
+from personalization.tasks import PrivateSamples
 from server.backbone import GenericBackbone
 from server.rounds import FleetServer
 from server.settings import ServerSettings

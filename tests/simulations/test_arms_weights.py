@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import make_tiny_vit
 
-from client.data import PrivateSamples
 from personalization.errors import UserError
 from personalization.groups import dropped_units, unit_groups
 from personalization.layers import find_layers
+from personalization.tasks import PrivateSamples
 from server.sampling import sample_nodes
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World
