@@ -50,10 +50,11 @@ def distill_spelled(
         assert head is not None
 
         def chunk(own: Tensor, targets: Tensor, truth: Tensor, share: Tensor) -> Tensor:
-            logits = head(own).float()
-            divergence = nn.functional.kl_div(logits.log_softmax(-1), targets, reduction="none").sum(-1)
-            surprise = nn.functional.cross_entropy(logits, truth, reduction="none")
-            return (1.0 - share) * divergence + share * surprise
+            predicted: Tensor = head(own).float().log_softmax(-1)
+            # Less the entropy of the targets this is the divergence: of both the gradients are the same.
+            missed = -(targets * predicted).sum(-1)
+            surprise = nn.functional.nll_loss(predicted, truth, reduction="none")
+            return (1.0 - share) * missed + share * surprise
 
         outputs = outputs_of(student, {"input_ids": pieces}).flatten(0, 1)
         beside = targets, truth.flatten(), shares[pick].flatten()

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ class TrainingSettings:
         """Return how a device trains for so many batches."""
         return cls(steps=steps, adapters=settings.adapters, precision=settings.training_precision, seed=settings.seed)
 
+    def passes(self) -> AbstractContextManager[Any]:
+        """Return the context that runs forward passes in `precision`."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
+
 
 # Takes the student and which samples, [batch], and returns their mean loss.
 Loss = Callable[[nn.Module, Tensor], Tensor]
@@ -89,11 +94,11 @@ def train(
     fixed = _embeddings(model)
     student = copy.deepcopy(model, dict(fixed))
     trained = _trained(student, layers, {id(parameter) for parameter in fixed.values()}, settings)
-    optimizer = torch.optim.Adam(trained, lr=rate * (_ADAPTER_RATE if settings.adapters else 1.0))
+    optimizer = torch.optim.Adam(trained, lr=rate * (_ADAPTER_RATE if settings.adapters else 1.0), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     picks = _batches(samples, batch_size(model, positions), torch.Generator().manual_seed(settings.seed))
     for _ in range(settings.steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with settings.passes():
             value = loss(student, next(picks))
         optimizer.zero_grad(set_to_none=True)
         value.backward()

@@ -65,6 +65,6 @@ class WholeTeacher:
         """Return the probabilities of the next token, [windows, positions, tokens], after `tokens`."""
         head = token_head(self.model)
         assert head is not None
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with settings.passes():
             logits: Tensor = head(outputs_of(self.model, {"input_ids": tokens}))
         return logits.float().softmax(-1)

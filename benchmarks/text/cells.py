@@ -106,7 +106,7 @@ def all_tasks(fleet: Fleet) -> list[Task]:
 def _urgency(task: Task) -> tuple[bool, ...]:
     _, row, budget, column = task
     trains = column == DISTILLED
-    return trains, column != COMPENSATED, budget != _FIRST_BUDGET, trains and row != FLEET_AND_OWN
+    return trains, column != COMPENSATED, trains and row != FLEET_AND_OWN, budget != _FIRST_BUDGET
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_interval
 from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT
-from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
+from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS, UNIFORM
 from benchmarks.text.whole import (
     ARMS,
     CUT,
@@ -88,6 +88,8 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
         compare(f"{budget}: {MORE_TEXT} against 16", more, own, wanted=False)
         distilled = rises(sensed, cells, FLEET_AND_OWN, DISTILLED, budget)
         compare(f"{budget}: distilled against closed form", distilled, own, wanted=False)
+        uniform = rises(sensed, cells, UNIFORM, DISTILLED, budget)
+        compare(f"{budget} {DISTILLED}: {FLEET_AND_OWN} against {UNIFORM}", distilled, uniform, wanted=False)
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import torch
 from architectures import CLASSES, build
 from torch import nn
 
+from personalization import distillation
 from personalization.cutting import cut_model
 from personalization.distillation import LABEL_SHARE, distill
 from personalization.layers import find_layers
@@ -13,7 +14,7 @@ from personalization.masked import Compensation, MaskedModel
 from personalization.measurement import measure
 from personalization.readout import outputs_of
 from personalization.trace import trace_dense
-from personalization.training import TrainingData, TrainingSettings
+from personalization.training import TrainingData, TrainingSettings, batch_size
 
 
 def prepared(name="vit", samples=60):
@@ -86,6 +87,41 @@ def test_the_same_seed_gives_the_same_student_and_another_another():
 def test_no_steps_are_no_training():
     trace, cut = prepared()
     assert distill(cut, trace, settings=TrainingSettings(steps=0, seed=0)) is cut
+
+
+def data_of(trace):
+    return TrainingData({key: value.clone() for key, value in trace.inputs.items()}, None)
+
+
+@pytest.mark.parametrize("name", ["vit", "llama"])
+@pytest.mark.parametrize("precision", ["single", "bfloat16"])
+def test_the_dense_model_sees_samples_once_that_come_again(name, precision, monkeypatch):
+    trace, cut = prepared(name, samples=80)
+    batch, passes = batch_size(cut, trace.positions.shape[1]), 0
+
+    def count(*_):
+        nonlocal passes
+        passes += 1
+
+    def students(steps):
+        nonlocal passes
+        passes = 0
+        settings = TrainingSettings(steps=steps, precision=precision)
+        return distill(cut, trace, settings=settings, data=data_of(trace)), passes
+
+    hook = trace.model.register_forward_hook(count)
+    often = -(-80 // batch) + 3
+    once, seen = students(often)
+    assert seen == -(-80 // batch)
+    monkeypatch.setattr(distillation, "_ROOM", 0)
+    each_time, seen = students(often)
+    # One batch tells how much room all would take.
+    assert seen == often + 1
+    _, seen = students(1)
+    assert seen == (1 if batch < 80 else 2)
+    hook.remove()
+    for ours, theirs in zip(once.parameters(), each_time.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_what_stands_at_padding_is_not_learned():
