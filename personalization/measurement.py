@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from personalization.layers import linear_weight
+from personalization.masked import MaskedPass
 from personalization.readout import in_chunks
 from personalization.settings import Signal
 from personalization.trace import DenseTrace
@@ -20,39 +22,51 @@ def loss_increase(dense: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
     return (dense.log_softmax(-1) - masked.log_softmax(-1)).gather(-1, index).squeeze(-1)
 
 
-@torch.no_grad()
-def measure(trace: DenseTrace, outputs: Tensor, *, signal: Signal, labels: Tensor | None, on: Tensor) -> float:
-    """Return the mean increase in nats over the samples `on` [samples] of bool; never below 0.
+class DensePredictions:
+    """What the dense model predicts on some samples: masked passes are measured against it, one head's product each.
 
-    outputs: of a masked pass. A masked model can have a lower loss than the dense one; for pruning that is worth no
-    more than no loss at all.
+    The expectation of a logit is a product with the expected row of the head, so that
+    KL(p_dense || p_masked) = E_p[row] (read_dense - read_masked) + logsumexp(masked) - logsumexp(dense), and the loss
+    rises by the same with the row of the label. Both are exactly 0 for the dense model itself.
     """
-    increases = []
-    if signal == "loss":
-        assert labels is not None
-        for dense, masked, truth in in_chunks(trace.classes, *_predictions(trace, on, trace.outputs, outputs, labels)):
-            increases.append(loss_increase(trace.logits(dense), trace.logits(masked), truth))
-    else:
-        for dense, masked in in_chunks(trace.classes, *_predictions(trace, on, trace.outputs, outputs)):
-            increases.append(entropy_increase(trace.logits(dense), trace.logits(masked)))
-    return max(float(_joined(increases).mean()), 0.0)
 
+    @torch.no_grad()
+    def __init__(self, trace: DenseTrace, *, signal: Signal, labels: Tensor | None, on: Tensor) -> None:
+        """Predict on the samples `on` [samples] of bool, padding left out. labels: needed by the loss signal."""
+        self._trace, self._on = trace, on if trace.outputs.ndim == 2 else trace.positions & on[:, None]
+        self._read = trace.outputs[self._on]
+        # What a classifier puts out are logits: each is a row by itself.
+        head_rows = torch.eye(trace.classes) if trace.head is None else linear_weight(trace.head)
+        expected, normalizers, choices = [], [], []
+        for (read,) in in_chunks(trace.classes, self._read):
+            logits = trace.logits(read)
+            normalizers.append(logits.logsumexp(-1))
+            choices.append(logits.argmax(-1))
+            if signal == "entropy":
+                expected.append(logits.softmax(-1) @ head_rows)
+        if signal == "loss":
+            assert labels is not None
+            expected.append(head_rows[labels[self._on]])
+        self._expected, self._normalizer, self._choice = _joined(expected), _joined(normalizers), _joined(choices)
 
-@torch.no_grad()
-def agreement(trace: DenseTrace, outputs: Tensor, *, on: Tensor) -> float:
-    """Return the share of predictions on the samples `on` where the masked model's first choice is the dense one's."""
-    same = [
-        trace.logits(dense).argmax(-1) == trace.logits(masked).argmax(-1)
-        for dense, masked in in_chunks(trace.classes, *_predictions(trace, on, trace.outputs, outputs))
-    ]
-    return float(_joined(same).to(torch.float64).mean())
+    @torch.no_grad()
+    def increase(self, result: MaskedPass) -> float:
+        """Return the mean increase in nats from the dense model to a masked pass; never below 0.
 
+        A masked model can have a lower loss than the dense one; for pruning that is worth no more than no loss at all.
+        """
+        read = result.outputs[self._on]
+        parts = in_chunks(self._trace.classes, read)
+        normalizer = _joined([self._trace.logits(part).logsumexp(-1) for (part,) in parts])
+        increase = (self._expected * (self._read - read)).sum(-1) + normalizer - self._normalizer
+        return max(float(increase.mean()), 0.0)
 
-def _predictions(trace: DenseTrace, on: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """Return what belongs to each prediction on the samples `on`, [predictions, ...]; padding predicts nothing."""
-    if trace.outputs.ndim == 2:
-        return [tensor[on] for tensor in tensors]
-    return [tensor[trace.positions & on[:, None]] for tensor in tensors]
+    @torch.no_grad()
+    def agreement(self, result: MaskedPass) -> float:
+        """Return the share of predictions where the first choice of a masked pass is the dense model's."""
+        parts = in_chunks(self._trace.classes, result.outputs[self._on])
+        choice = _joined([self._trace.logits(part).argmax(-1) for (part,) in parts])
+        return float((choice == self._choice).to(torch.float64).mean())
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,8 @@ from personalization.fewer_tokens import FewerTokens, costs_with, fewer_tokens
 from personalization.final_model import final_cut, trained
 from personalization.layers import Layer, find_layers
 from personalization.local_errors import LocalErrors
-from personalization.masked import MaskedModel, MaskedPass, Units
-from personalization.measurement import agreement, measure
+from personalization.masked import MaskedModel, Units
+from personalization.measurement import DensePredictions
 from personalization.preconditions import check_tokens, check_trace, checked_count
 from personalization.prior import Prior
 from personalization.prior_completion import completed_prior, prior_of_errors
@@ -22,7 +21,6 @@ from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
 from personalization.sensing import (
-    Measure,
     ProbeSamples,
     draw_probes,
     personalized_layers,
@@ -107,23 +105,23 @@ def personalize(
     trace = device_trace(model, layers, inputs, settings, look=None if errors is None else errors.look)
     check_trace(trace, labels, settings)
     masked = MaskedModel(trace, cut, allowed, measured=~fit)
-    increase = partial(_increase, trace, settings, labels, ~fit)
+    dense = DensePredictions(trace, signal=settings.signal, labels=labels, on=~fit)
     past = past or ProbeSamples.none(len(layers) * len(settings.levels))
-    samples = past.joined(_sense(masked, prior, past, settings, increase, rng))
+    samples = past.joined(_sense(masked, prior, past, settings, dense, rng))
     recovered = _recovered(samples, prior if errors is None else _expected(errors, trace, samples, prior), settings)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     curves = fit_curves(recovered.sensitivity, probe_levels(layers, settings.levels))
     limits = np.where(personalized, settings.personalized_limit, settings.generic_limit)
     fewer = None if tokenizer is None else fewer_tokens(trace, tokenizer, private, curves, limits, settings)
-    pruned = _prune(masked, curves, limits, prior, settings, increase, fewer)
+    pruned = _prune(masked, curves, limits, prior, settings, dense, fewer)
     if pruned.last is not None:
         # Nobody needs the step's writers any more, and those of a whole model are large.
         pruned = replace(pruned, last=replace(pruned.last, writers={}, block_outputs=()))
-    alike = 1.0 if pruned.last is None else agreement(trace, pruned.last.outputs, on=~fit)
+    alike = 1.0 if pruned.last is None else dense.agreement(pruned.last)
     lasting = settings if final else settings.searching()
     compensated, searched = masked.compensation, trace.without_activations() if lasting.tune_first else trace
     # The search is over, and what it has kept of the dense model's passes would stand beside what follows.
-    del trace, masked, errors, increase
+    del trace, masked, errors, dense
     made = final_cut(searched, compensated, pruned, lasting, private, fewer=fewer)
     del searched
     teacher = None if made.own is None else made.own.teacher
@@ -146,12 +144,6 @@ def personalize(
     )
 
 
-def _increase(
-    trace: DenseTrace, settings: PersonalizationSettings, labels: Tensor | None, on: Tensor, result: MaskedPass
-) -> float:
-    return measure(trace, result.outputs, signal=settings.signal, labels=labels, on=on)
-
-
 def _allowed(layers: Sequence[Layer], dropped: Sequence[Units] | None) -> dict[int, Units]:
     if dropped is None:
         return {}
@@ -167,7 +159,7 @@ def _sense(
     prior: Prior | None,
     past: ProbeSamples,
     settings: PersonalizationSettings,
-    increase: Measure,
+    dense: DensePredictions,
     rng: np.random.Generator,
 ) -> ProbeSamples:
     layers = masked.trace.layers
@@ -182,7 +174,7 @@ def _sense(
         rng=rng,
         telling=telling_atoms(layers, settings.levels, available),
     )
-    return take_samples(masked, design, settings.levels, measure=increase, available=available)
+    return take_samples(masked, design, settings.levels, measure=dense.increase, available=available)
 
 
 def _expected(errors: LocalErrors, trace: DenseTrace, samples: ProbeSamples, prior: Prior | None) -> Prior | None:
@@ -210,7 +202,7 @@ def _prune(
     limits: NDArray[np.float64],
     prior: Prior | None,
     settings: PersonalizationSettings,
-    increase: Measure,
+    dense: DensePredictions,
     fewer: FewerTokens | None,
 ) -> Pruned:
     costs, times = costs_with(masked.trace, fewer, settings)
@@ -221,7 +213,7 @@ def _prune(
         tolerance=settings.tolerance,
         limits=limits,
     )
-    return StepBuffer(masked, curves, costs, schedule, increase).prune()
+    return StepBuffer(masked, curves, costs, schedule, dense.increase).prune()
 
 
 def _step_probes(settings: PersonalizationSettings, prior: Prior | None, trace: DenseTrace) -> int:

@@ -110,7 +110,7 @@ def refit(weight: Tensor, moment: Moments, columns: Tensor, ridge: float) -> Ref
     dense = weight[:, columns]
     if not len(columns):
         return fold(weight, moment, columns)
-    covariance = moment.covariance[columns][:, columns]
+    covariance = _part(moment.covariance, columns, columns)
     residual = moment.cross[:, columns] - dense @ covariance
     solved = torch.cholesky_solve(residual.t(), _factor(covariance, ridge))
     kept = dense + solved.t()
@@ -128,17 +128,27 @@ def ridge_for(columns: int, rows: int, least: float) -> float:
 def _factor(covariance: Tensor, ridge: float) -> Tensor:
     """Return the Cholesky factor of the loaded covariance; a ridge too small for its precision is raised tenfold."""
     variance = covariance.diagonal().mean().clamp_min(1e-12)
-    identity = torch.eye(len(covariance), dtype=covariance.dtype)
     ridge = max(ridge, torch.finfo(covariance.dtype).eps)
     factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
+    factor, failed = torch.linalg.cholesky_ex(_loaded(covariance, ridge * variance))
     while failed and ridge < 1.0:
         ridge *= 10.0
-        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * variance * identity)
+        factor, failed = torch.linalg.cholesky_ex(_loaded(covariance, ridge * variance))
     # What is not finite anywhere reaches the diagonal.
     if failed or not bool(factor.diagonal().isfinite().all()):
         raise UserError("a layer's activations on the private samples are not finite; check the samples and the model")
     return factor
+
+
+def _loaded(covariance: Tensor, load: Tensor) -> Tensor:
+    loaded = covariance.clone()
+    loaded.diagonal().add_(load)
+    return loaded
+
+
+def _part(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return `matrix` at these rows and columns; columns first, which leaves less to copy for the rows."""
+    return matrix.index_select(1, columns).index_select(0, rows)
 
 
 def select_units(
@@ -174,8 +184,11 @@ def _eliminate(
     leaves the inverse, and the weights of the refit, by block elimination.
     """
     index = torch.from_numpy(columns)
-    inverse = torch.cholesky_inverse(_factor(moment.covariance[index][:, index], ridge))
-    weight = inverse @ moment.cross[:, index].t()
+    covariance, cross = moment.covariance, moment.cross
+    if len(index) < len(covariance):
+        covariance, cross = _part(covariance, index, index), cross[:, index]
+    inverse = torch.cholesky_inverse(_factor(covariance, ridge))
+    weight = inverse @ cross.t()
     units = np.arange(len(columns) // width)
     for count in rounds:
         order = np.argsort(-_losses(inverse, weight, width), kind="stable")
@@ -192,11 +205,13 @@ def _columns_of(units: NDArray[np.int64], width: int) -> Tensor:
 
 def _without(inverse: Tensor, weight: Tensor, left: Tensor, gone: Tensor) -> tuple[Tensor, Tensor]:
     """Return the inverse covariance and the weights [columns, width] of the columns `left` without those `gone`."""
-    shared = inverse[left][:, gone]
-    factor = torch.linalg.cholesky(inverse[gone][:, gone])
+    shared = _part(inverse, left, gone)
+    factor = torch.linalg.cholesky(_part(inverse, gone, gone))
     taken = torch.cholesky_solve(torch.cat([shared.t(), weight[gone]], 1), factor)
-    kept = torch.cat([inverse[left][:, left], weight[left]], 1).sub_(shared @ taken)
-    return kept[:, : len(left)], kept[:, len(left) :]
+    return (
+        _part(inverse, left, left).addmm_(shared, taken[:, : len(left)], alpha=-1.0),
+        weight[left].addmm_(shared, taken[:, len(left) :], alpha=-1.0),
+    )
 
 
 def _losses(inverse: Tensor, weight: Tensor, width: int) -> NDArray[np.float64]:

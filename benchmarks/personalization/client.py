@@ -1,7 +1,7 @@
 """The clients of `benchmarks.personalization`: their private samples, their models, and what these are tested on."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from personalization.head import classifier_path, shift_classifier
 from personalization.images import ImagePreprocessing, to_pixel_values
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.settings import PersonalizationSettings
 from personalization.tasks import PrivateSamples
@@ -60,9 +60,13 @@ class Client:
         fit = torch.ones_like(self.fit) if everything else self.fit
         return MaskedModel(self.trace, compensation(settings, fit), measured=~self.fit)
 
+    @cached_property
+    def _dense(self) -> DensePredictions:
+        return DensePredictions(self.trace, signal="entropy", labels=None, on=~self.fit)
+
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats) on the held-out private samples."""
-        return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~self.fit)
+        return self._dense.increase(result)
 
     def cut(self, result: MaskedPass) -> nn.Module:
         """Return the cut model of a pass, its head shifted."""

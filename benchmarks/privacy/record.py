@@ -11,7 +11,7 @@ from client.data import InputFacts
 from personalization.backbone import Backbone, load_backbone
 from personalization.layers import find_layers
 from personalization.masked import MaskedModel
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.pipeline import personalize
 from personalization.prior import Prior
 from personalization.private_trace import compensation, device_trace, fit_split
@@ -55,7 +55,7 @@ class Clients:
             masked,
             one_at_a_time(len(layers), self.layout.levels),
             settings.levels,
-            measure=lambda result: measure(trace, result.outputs, signal="entropy", labels=None, on=~fit),
+            measure=DensePredictions(trace, signal="entropy", labels=None, on=~fit).increase,
             available=np.array([layer.units for layer in layers]),
         )
         return to_wire(found.measurements)

@@ -1,7 +1,7 @@
 """The clients of `benchmarks.text`: speakers with their private windows, and the later speeches they are tested on."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from personalization.fewer_tokens import FewerTokens
 from personalization.final_model import made_of, trained, tuned_first
 from personalization.layers import Layer, find_layers
 from personalization.masked import MaskedModel, MaskedPass
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.own_vocabulary import own_vocabulary
 from personalization.private_trace import compensation, device_trace, fit_split
 from personalization.scoring import score_spelled, score_tokens
@@ -73,9 +73,13 @@ class Client:
         used = torch.ones_like(self.fit) if everything else self.fit
         return MaskedModel(self.trace, compensation(settings, used), measured=~self.fit)
 
+    @cached_property
+    def _dense(self) -> DensePredictions:
+        return DensePredictions(self.trace, signal="entropy", labels=None, on=~self.fit)
+
     def increase(self, result: MaskedPass) -> float:
         """Return the entropy increase (nats a token) on the held-out private windows."""
-        return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~self.fit)
+        return self._dense.increase(result)
 
     def counts(self, curves: Curves, budget: float) -> Counts:
         """Return how many units each layer keeps of a share `budget` of the blocks' weights, [layers]."""

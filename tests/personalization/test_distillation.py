@@ -10,8 +10,8 @@ from personalization import distillation
 from personalization.cutting import cut_model
 from personalization.distillation import LABEL_SHARE, distill
 from personalization.layers import find_layers
-from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import measure
+from personalization.masked import Compensation, MaskedModel, MaskedPass
+from personalization.measurement import DensePredictions
 from personalization.readout import outputs_of
 from personalization.trace import trace_dense
 from personalization.training import TrainingData, TrainingSettings, batch_size
@@ -42,7 +42,8 @@ def prepared(name="vit", samples=60):
 @torch.no_grad()
 def divergence(trace, model):
     everything = torch.ones(trace.samples, dtype=torch.bool)
-    return measure(trace, outputs_of(model, trace.inputs), signal="entropy", labels=None, on=everything)
+    dense = DensePredictions(trace, signal="entropy", labels=None, on=everything)
+    return dense.increase(MaskedPass(outputs_of(model, trace.inputs)))
 
 
 def state(model):

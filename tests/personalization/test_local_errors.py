@@ -7,7 +7,7 @@ from torch import nn
 from personalization.layers import find_layers
 from personalization.local_errors import local_errors
 from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.sensing import units_left
 from personalization.trace import hidden_of, trace_dense
 
@@ -64,10 +64,8 @@ def test_they_rise_with_the_level_and_go_along_with_what_probes_measure(name):
     trace, found = masked.trace, local_errors(masked, LEVELS)
     assert (np.diff(found, axis=1) > 0.0).mean() > 0.9
     probes = [{layer.index: units_left(layer, level)} for layer in trace.layers for level in LEVELS]
-    rises = [
-        measure(trace, result.outputs, signal="entropy", labels=None, on=masked.measured)
-        for result in masked.run_all(probes)
-    ]
+    dense = DensePredictions(trace, signal="entropy", labels=None, on=masked.measured)
+    rises = [dense.increase(result) for result in masked.run_all(probes)]
     assert np.corrcoef(np.log(found.ravel()), np.log(np.maximum(rises, 1e-9)))[0, 1] > 0.6
 
 

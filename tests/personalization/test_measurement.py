@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from personalization.layers import find_layers
-from personalization.measurement import agreement, entropy_increase, loss_increase, measure
+from personalization.masked import MaskedPass
+from personalization.measurement import DensePredictions, entropy_increase, loss_increase
 from personalization.trace import DenseTrace, trace_dense
 
 few = settings(max_examples=25)
@@ -36,6 +37,16 @@ def bare_trace(logits, *, positions=None, shift=None):
 
 def everything(trace):
     return torch.ones(trace.samples, dtype=torch.bool)
+
+
+def increase(trace, outputs, *, signal="entropy", labels=None, on=None):
+    on = everything(trace) if on is None else on
+    return DensePredictions(trace, signal=signal, labels=labels, on=on).increase(MaskedPass(outputs))
+
+
+def agreement(trace, outputs):
+    dense = DensePredictions(trace, signal="entropy", labels=None, on=everything(trace))
+    return dense.agreement(MaskedPass(outputs))
 
 
 @few
@@ -91,8 +102,8 @@ def test_entropy_increase_is_the_loss_increase_expected_of_labels_that_the_dense
 def test_measure_is_the_mean_over_the_samples_asked_for(seed):
     dense, masked, labels = draw(seed, 6, 4), draw(seed + 1, 6, 4), torch.arange(6) % 4
     trace, on = bare_trace(dense), torch.tensor([True, False, True, True, False, False])
-    entropy = measure(trace, masked, signal="entropy", labels=None, on=on)
-    loss = measure(trace, masked, signal="loss", labels=labels, on=on)
+    entropy = increase(trace, masked, on=on)
+    loss = increase(trace, masked, signal="loss", labels=labels, on=on)
     assert entropy == pytest.approx(float(entropy_increase(dense[on], masked[on]).mean()), abs=1e-6)
     assert loss == pytest.approx(max(float(loss_increase(dense[on], masked[on], labels[on]).mean()), 0.0), abs=1e-6)
 
@@ -106,33 +117,33 @@ def test_padding_counts_neither_for_the_increase_nor_for_agreement(seed):
     labels = torch.randint(0, 5, (2, 3), generator=torch.Generator().manual_seed(seed))
     other = torch.where(positions[..., None], masked, draw(seed + 2, 2, 3, 5))
     for signal in ("entropy", "loss"):
-        values = [measure(trace, m, signal=signal, labels=labels, on=everything(trace)) for m in (masked, other)]
+        values = [increase(trace, m, signal=signal, labels=labels) for m in (masked, other)]
         assert values[0] == values[1]
     expected = entropy_increase(dense, masked)[positions].mean()
-    assert measure(trace, masked, signal="entropy", labels=None, on=everything(trace)) == pytest.approx(float(expected))
+    assert increase(trace, masked) == pytest.approx(float(expected))
     same = (dense.argmax(-1) == masked.argmax(-1))[positions].double().mean()
-    assert agreement(trace, other, on=everything(trace)) == pytest.approx(float(same))
+    assert agreement(trace, other) == pytest.approx(float(same))
 
 
 def test_the_shift_of_the_head_is_in_both_predictions():
     shift = torch.tensor([0.0, 5.0])
     dense, masked = torch.tensor([[1.0, 0.0], [9.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     plain, shifted = bare_trace(dense), bare_trace(dense, shift=shift)
-    assert agreement(plain, masked, on=everything(plain)) == 0.0
-    assert agreement(shifted, masked, on=everything(shifted)) == 0.5
+    assert agreement(plain, masked) == 0.0
+    assert agreement(shifted, masked) == 0.5
     expected = float(entropy_increase(dense + shift, masked + shift).mean())
-    assert measure(shifted, masked, signal="entropy", labels=None, on=everything(shifted)) == pytest.approx(expected)
+    assert increase(shifted, masked) == pytest.approx(expected)
 
 
 def test_a_lower_loss_is_worth_no_more_than_an_equal_one():
     trace = bare_trace(torch.tensor([[0.0, 1.0]]))
     better = torch.tensor([[5.0, 0.0]])
-    assert measure(trace, better, signal="loss", labels=torch.tensor([0]), on=everything(trace)) == 0.0
+    assert increase(trace, better, signal="loss", labels=torch.tensor([0])) == 0.0
 
 
 @pytest.mark.parametrize("name", ["vit", "llama"])
 def test_the_dense_model_agrees_with_itself_at_no_cost(name):
     case = build(name)
     trace = trace_dense(case.model, find_layers(case.model), case.inputs)
-    assert measure(trace, trace.outputs, signal="entropy", labels=None, on=everything(trace)) == 0.0
-    assert agreement(trace, trace.outputs, on=everything(trace)) == 1.0
+    assert increase(trace, trace.outputs) == 0.0
+    assert agreement(trace, trace.outputs) == 1.0

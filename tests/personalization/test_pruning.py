@@ -11,7 +11,7 @@ from personalization.allocation import Curves, weight_costs
 from personalization.errors import UserError
 from personalization.layers import find_layers
 from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.pruning import Schedule, StepBuffer
 from personalization.trace import trace_dense
 
@@ -36,10 +36,11 @@ class Pruning:
         fit = torch.arange(16) < 12
         masked = MaskedModel(self.trace, Compensation(ridge=0.1, score="residual", fit=fit), allowed or {})
         self.passes = []
+        dense = DensePredictions(self.trace, signal="entropy", labels=None, on=~fit)
 
         def increase(result):
             self.passes.append(result)
-            return measure(self.trace, result.outputs, signal="entropy", labels=None, on=~fit)
+            return dense.increase(result)
 
         self.measure = increase
         self.costs = weight_costs(self.layers)

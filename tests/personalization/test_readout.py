@@ -7,8 +7,8 @@ from personalization import readout
 from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import find_layers
-from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import agreement, entropy_increase, loss_increase, measure
+from personalization.masked import Compensation, MaskedModel, MaskedPass
+from personalization.measurement import DensePredictions, entropy_increase, loss_increase
 from personalization.readout import check_head, outputs_of, token_head
 from personalization.scoring import score_tokens
 from personalization.trace import trace_dense
@@ -64,11 +64,8 @@ def test_measurements_are_those_of_whole_logits_however_small_the_chunks(family,
     )
     for logits in (VOCABULARY * 5, VOCABULARY, 1):
         monkeypatch.setattr(readout, "CHUNK_LOGITS", logits)
-        found = (
-            measure(trace, result.outputs, signal="entropy", labels=None, on=on),
-            measure(trace, result.outputs, signal="loss", labels=labels, on=on),
-            agreement(trace, result.outputs, on=on),
-        )
+        entropy, loss = (DensePredictions(trace, signal=signal, labels=labels, on=on) for signal in ("entropy", "loss"))
+        found = (entropy.increase(result), loss.increase(result), entropy.agreement(result))
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
@@ -81,7 +78,8 @@ def test_no_more_logits_exist_at_a_time_than_a_chunk(family, monkeypatch):
     hook = token_head(model).register_forward_hook(
         lambda _m, _a, out: sizes.append(out.numel() * (out.shape[-1] == VOCABULARY))
     )
-    measure(trace, trace.outputs, signal="entropy", labels=None, on=torch.ones(len(ids), dtype=torch.bool))
+    dense = DensePredictions(trace, signal="entropy", labels=None, on=torch.ones(len(ids), dtype=torch.bool))
+    dense.increase(MaskedPass(trace.outputs))
     score_tokens(model, ids[:, :-1], ids[:, 1:])
     hook.remove()
     assert max(sizes) == VOCABULARY * 4

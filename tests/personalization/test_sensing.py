@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from personalization.layers import find_layers
 from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import measure
+from personalization.measurement import DensePredictions
 from personalization.prior import Prior
 from personalization.sensing import (
     ProbeSamples,
@@ -180,11 +180,11 @@ def test_every_probe_is_measured_once_and_as_if_alone(seed):
     trace = trace_dense(case.model, find_layers(case.model), case.inputs)
     masked = MaskedModel(trace, Compensation(ridge=0.1, score="residual", fit=torch.tensor([True, True, False])))
     on = ~masked.compensation.fit
-    calls = []
+    calls, dense = [], DensePredictions(trace, signal="entropy", labels=None, on=on)
 
     def increase(result):
         calls.append(result)
-        return measure(trace, result.outputs, signal="entropy", labels=None, on=on)
+        return dense.increase(result)
 
     design = draw(4, 2, 7, layers_per_probe=2, seed=seed)
     samples = take_samples(masked, design, (0.5, 0.8), measure=increase)
