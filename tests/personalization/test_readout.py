@@ -86,6 +86,19 @@ def test_no_more_logits_exist_at_a_time_than_a_chunk(family, monkeypatch):
 
 
 @families
+def test_a_masked_pass_takes_one_product_with_the_head_for_each_position(family):
+    model, ids = tiny_language_model(family), tokens()
+    trace = trace_dense(model, find_layers(model), {"input_ids": ids[:, :-1]})
+    on = torch.arange(len(ids)) % 2 == 0
+    dense = DensePredictions(trace, signal="entropy", labels=None, on=on)
+    rows = []
+    hook = token_head(model).register_forward_hook(lambda _m, _a, out: rows.append(out.shape[0]))
+    dense.increase(MaskedPass(trace.outputs))
+    hook.remove()
+    assert sum(rows) == int(on.sum()) * (ids.shape[1] - 1)
+
+
+@families
 def test_scores_are_cross_entropies_of_the_next_tokens(family):
     model, ids = tiny_language_model(family), tokens()
     scores = score_tokens(model, ids[:, :-1], ids[:, 1:])
