@@ -16,12 +16,6 @@ def entropy_increase(dense: Tensor, masked: Tensor) -> Tensor:
     return (reference.exp() * (reference - masked.log_softmax(-1))).sum(-1)
 
 
-def loss_increase(dense: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
-    """Return the rise of the cross-entropy in nats for logits [..., classes] and labels [...]."""
-    index = labels.unsqueeze(-1)
-    return (dense.log_softmax(-1) - masked.log_softmax(-1)).gather(-1, index).squeeze(-1)
-
-
 class DensePredictions:
     """What the dense model predicts on some samples: masked passes are measured against it, one head's product each.
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from increases import loss_increase
 from pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
 from personalization import personalize
-from personalization.measurement import loss_increase
 from personalization.prior import CERTAINTY, Prior
 from personalization.private_trace import fit_split
 from personalization.settings import AUTOMATIC

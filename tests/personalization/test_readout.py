@@ -2,13 +2,14 @@ import math
 
 import pytest
 import torch
+from increases import loss_increase
 
 from personalization import readout
 from personalization.cutting import cut_model
 from personalization.errors import UserError
 from personalization.layers import find_layers
 from personalization.masked import Compensation, MaskedModel, MaskedPass
-from personalization.measurement import DensePredictions, entropy_increase, loss_increase
+from personalization.measurement import DensePredictions, entropy_increase
 from personalization.readout import check_head, outputs_of, token_head
 from personalization.scoring import score_tokens
 from personalization.trace import trace_dense
