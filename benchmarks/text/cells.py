@@ -35,7 +35,8 @@ MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
 COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
-_FIRST_BUDGET = 0.8
+# In which the budgets are worked on.
+_BUDGET_ORDER = (0.8, 0.5, 0.7, 0.9)
 # The others are made for all rows.
 ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
@@ -103,10 +104,10 @@ def all_tasks(fleet: Fleet) -> list[Task]:
     return sorted(tasks, key=_urgency)
 
 
-def _urgency(task: Task) -> tuple[bool, ...]:
+def _urgency(task: Task) -> tuple[bool, bool, int, bool]:
     _, row, budget, column = task
     trains = column == DISTILLED
-    return trains, column != COMPENSATED, trains and row != FLEET_AND_OWN, budget != _FIRST_BUDGET
+    return trains, column != COMPENSATED, _BUDGET_ORDER.index(budget), trains and row != FLEET_AND_OWN
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:
