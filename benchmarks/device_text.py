@@ -82,7 +82,7 @@ def candidates(
     )
     yield from (dense(precision=precision) for precision in PRECISIONS)
     expected = expected_tokens(backbone.model, samples.inputs)
-    own = own_vocabulary(backbone.model, samples, FewerTokens(whole, vocabulary, expected))
+    own = own_vocabulary(backbone.model, samples, FewerTokens(whole, vocabulary), expected)
     smaller = cut_vocabulary(backbone.model, own.cut)
     for budget in budgets:
         yield Candidate(

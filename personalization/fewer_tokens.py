@@ -19,13 +19,13 @@ from personalization.vocabulary_size import vocabulary_size
 class FewerTokens:
     """A vocabulary that is to be cut to at most `most` tokens.
 
-    preprocessing: with all of them. expected [tokens]: the mean probability that the model gives each of them on the
-    samples that are measured on.
+    preprocessing: with all of them. expected [tokens]: the mean probability that the model that was searched gives each
+    of them on the samples that are measured on; None where nobody has asked for it yet.
     """
 
     preprocessing: TextPreprocessing
     most: int
-    expected: NDArray[np.float64]
+    expected: NDArray[np.float64] | None = None
 
 
 def fewer_tokens(
@@ -41,12 +41,12 @@ def fewer_tokens(
     trace: of the model with all tokens. curves, limits [layers]: what each layer is expected to cost, and its largest
     level. Raises UserError from `vocabulary_size`.
     """
+    if settings.vocabulary != AUTOMATIC:
+        return FewerTokens(preprocessing, settings.vocabulary)
     assert trace.head is not None
-    expected = mean_predictions(trace.head, trace.outputs)
-    most = settings.vocabulary
-    if most == AUTOMATIC:
-        windows, budget = all_windows(private), settings.budget
-        most = vocabulary_size(trace, preprocessing, windows, expected, curves=curves, budget=budget, limits=limits)
+    expected, windows = mean_predictions(trace.head, trace.outputs), all_windows(private)
+    budget = settings.budget
+    most = vocabulary_size(trace, preprocessing, windows, expected, curves=curves, budget=budget, limits=limits)
     return FewerTokens(preprocessing, most, expected)
 
 

@@ -56,11 +56,12 @@ def final_cut(
     final = _last_pass(MaskedModel(whole, compensation), pruned, samples.training, settings)
     kept, model = tuple(final.kept[layer.index] for layer in trace.layers), made_of(whole, final)
     if fewer is not None:
-        if whole is not trace:
-            # A tuned model knows better what its person may say.
+        # A tuned model knows better what its person may say.
+        expected = fewer.expected if whole is trace else None
+        if expected is None:
             assert whole.head is not None
-            fewer = replace(fewer, expected=mean_predictions(whole.head, whole.outputs))
-        own = own_vocabulary(whole.model, samples, fewer)
+            expected = mean_predictions(whole.head, whole.outputs)
+        own = own_vocabulary(whole.model, samples, fewer, expected)
         model, samples = cut_vocabulary(model, own.cut), own.samples
     return FinalCut(model, kept, whole.without_activations(), samples, own)
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from personalization.fewer_tokens import FewerTokens
@@ -25,13 +27,15 @@ class OwnVocabulary:
     teacher: WholeTeacher
 
 
-def own_vocabulary(model: nn.Module, samples: PrivateSamples, fewer: FewerTokens) -> OwnVocabulary:
-    """Choose the tokens of `model` that stay as `fewer` says, for the text in `samples`.
+def own_vocabulary(
+    model: nn.Module, samples: PrivateSamples, fewer: FewerTokens, expected: NDArray[np.float64]
+) -> OwnVocabulary:
+    """Choose as many tokens of `model` as `fewer` lets stay, for the text in `samples`.
 
-    All of the text says which tokens it uses. Raises UserError from `choose_tokens`.
+    All of the text says which tokens it uses. expected [tokens]: see `choose_tokens`. Raises UserError from there.
     """
     windows = all_windows(samples)
-    cut = choose_tokens(fewer.preprocessing, windows[:, 1:].ravel(), fewer.expected, most=fewer.most)
+    cut = choose_tokens(fewer.preprocessing, windows[:, 1:].ravel(), expected, most=fewer.most)
     teacher = WholeTeacher(model, spelling(fewer.preprocessing, cut.preprocessing), windows)
 
     def spelled(inputs: Inputs, labels: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:

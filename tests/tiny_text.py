@@ -83,8 +83,8 @@ def tiny_preprocessing() -> TextPreprocessing:
 
 def cut_tokens(model: PreTrainedModel, samples: PrivateSamples, most: int) -> tuple[nn.Module, OwnVocabulary]:
     """What becomes of a model and its text with at most so many tokens."""
-    fewer = FewerTokens(tiny_preprocessing(), most, expected_tokens(model, samples.inputs))
-    own = own_vocabulary(model, samples, fewer)
+    fewer = FewerTokens(tiny_preprocessing(), most)
+    own = own_vocabulary(model, samples, fewer, expected_tokens(model, samples.inputs))
     return cut_vocabulary(model, own.cut), own
 
 

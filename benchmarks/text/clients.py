@@ -144,7 +144,7 @@ def load_client(world: World, number: int, *, vocabulary: int | None = None) -> 
     model, samples, teacher = world.model, speaker.samples, None
     if vocabulary is not None:
         expected = expected_tokens(model, samples.inputs)
-        own = own_vocabulary(model, samples, FewerTokens(world.preprocessing, vocabulary, expected))
+        own = own_vocabulary(model, samples, FewerTokens(world.preprocessing, vocabulary), expected)
         model, samples, teacher = cut_vocabulary(model, own.cut), own.samples, own.teacher
     trace = device_trace(model, world.layers, samples.inputs, settings)
     fit = fit_split(trace.samples, settings.held_out_share, np.random.default_rng(settings.seed))

@@ -16,12 +16,14 @@ from personalization.texts import TextPreprocessing
 from personalization.trace import trace_dense
 from personalization.training import TrainingData
 from personalization.tuning import tune_first
-from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens
+from personalization.vocabulary import choose_tokens, cut_vocabulary, expected_tokens, mean_predictions
 from tests.tiny_text import VOCABULARY, tiny_language_model, tiny_preprocessing
 
 MOST = 290
 SETTINGS = PersonalizationSettings(budget=0.6, tolerance=math.inf, probes=4, seed=2, vocabulary=MOST)
 TUNED = replace(SETTINGS, tune_first=20)
+CHOOSING = replace(SETTINGS, budget=0.8, budget_kind="bytes", vocabulary=-1)
+CHOOSING_TUNED = replace(CHOOSING, tune_first=20)
 
 
 def speaker():
@@ -58,6 +60,20 @@ def test_tokens_are_those_that_the_model_expects_which_is_cut_in_the_end(tied, s
     for of in (lambda m: m.get_input_embeddings(), lambda m: m.get_output_embeddings(), lambda m: m.model.norm):
         assert torch.equal(of(found.model).weight, of(expected).weight)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("settings", "asked"), [(SETTINGS, 1), (TUNED, 1), (CHOOSING, 1), (CHOOSING_TUNED, 2)])
+def test_what_tokens_are_expected_is_asked_of_a_model_only_where_it_decides(settings, asked, monkeypatch):
+    calls = []
+
+    def counted(head, outputs):
+        calls.append(outputs)
+        return mean_predictions(head, outputs)
+
+    for module in ("fewer_tokens", "final_model"):
+        monkeypatch.setattr(f"personalization.{module}.mean_predictions", counted)
+    personal(tiny_language_model("llama"), settings)
+    assert len(calls) == asked
 
 
 def test_what_is_measured_is_measured_of_the_model_that_all_of_the_fleet_has():
