@@ -20,10 +20,10 @@ from deployment.join.layout import is_state
 from deployment.join.options import KeyOptions
 from deployment.join_cli import join, vault
 from deployment.serve_cli import serve
-from personalization.allocator import give_memory_back
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
-from personalization.option_groups import grouped
+from personalization.system.allocator import give_memory_back
+from personalization.system.option_groups import grouped
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
 from simulations.cli.ending import stop
@@ -175,7 +175,7 @@ def _exporter(folder: Path, key: KeyOptions) -> Callable[..., "DeviceManifest"]:
     """Return what exports the model in a folder, or in the state of a node. Raises UserError."""
     opened = _opened(folder, key)
     if opened is None:
-        from personalization.export import export_folder
+        from personalization.export.export_model import export_folder
 
         return export_folder
     from deployment.join.stored import export_from_state

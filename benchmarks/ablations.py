@@ -18,14 +18,14 @@ from rich.console import Console
 from benchmarks.intervals import mean_interval
 from benchmarks.personalization.client import Client, load_client
 from benchmarks.personalization.rows import fleet_prior
-from personalization.allocation import allocate, fit_curves, weight_costs
-from personalization.masked import MaskedModel
-from personalization.measurement import entropy_increase
-from personalization.private_trace import compensation
-from personalization.readout import outputs_of
+from personalization.allocation.allocate import allocate, fit_curves, weight_costs
+from personalization.cutting.masked import MaskedModel
 from personalization.recovery import recover
-from personalization.sensing import draw_probes, one_at_a_time, probe_levels, take_samples
+from personalization.sensing.measurement import entropy_increase
+from personalization.sensing.private_trace import compensation
+from personalization.sensing.probes import draw_probes, one_at_a_time, probe_levels, take_samples
 from personalization.settings import PersonalizationSettings
+from personalization.transformer.readout import outputs_of
 
 BUDGETS = (0.5, 0.3)
 

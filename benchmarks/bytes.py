@@ -16,10 +16,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from rich.console import Console
 from rich.table import Table
 
-from personalization.backbone import load_backbone
-from personalization.plan import Plan
-from personalization.prior import Prior
+from personalization.model_files.backbone import load_backbone
+from personalization.sensing.prior import Prior
 from personalization.settings import PersonalizationSettings
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from server.exchange import message_bytes
 from simulations.engine import node_id

@@ -26,16 +26,16 @@ from transformers import ViTConfig, ViTForImageClassification
 from benchmarks.intervals import mean_interval
 from client.data import InputFacts
 from client.state import MODEL
-from personalization.backbone import load_backbone
-from personalization.cutting import cut_model
+from personalization.cutting.cut_model import cut_model
+from personalization.data.images import ImagePreprocessing
 from personalization.device.manifest import Precision
 from personalization.device.measurement import time_sessions
 from personalization.device.runtime import open_session, run_session
-from personalization.image_export import compare, quantized, torch_logits
-from personalization.images import ImagePreprocessing
-from personalization.layers import find_layers
-from personalization.onnx_graph import export_graph
-from personalization.storage import load_personal_model
+from personalization.export.image_export import compare, quantized, torch_logits
+from personalization.export.onnx_graph import export_graph
+from personalization.model_files.backbone import load_backbone
+from personalization.model_files.storage import load_personal_model
+from personalization.transformer.layers import find_layers
 from simulations.evaluation import client_folder
 from simulations.fleet import run_fleet
 from simulations.fleet_settings import FleetSettings

@@ -23,27 +23,35 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from personalization.allocation import allocate, weight_costs
-from personalization.allocation_profiles import profile_curves, profile_levels
-from personalization.backbone import Backbone, load_backbone
-from personalization.cutting import cut_model
+from personalization.allocation.allocate import allocate, weight_costs
+from personalization.allocation.profiles import profile_curves, profile_levels
+from personalization.cutting.cut_model import cut_model
+from personalization.cutting.masked import MaskedModel
+from personalization.data.tasks import text_samples
+from personalization.data.texts import (
+    WINDOW_TOKENS,
+    WINDOWS,
+    TextPreprocessing,
+    read_tokens,
+    spread,
+    text_files,
+    windows,
+)
 from personalization.device.footprint import PROMPT, STEPS
 from personalization.device.manifest import Precision
 from personalization.device.runtime import open_session
 from personalization.device.text_measurement import TextSpeed, time_texts
 from personalization.errors import UserError
-from personalization.fewer_tokens import FewerTokens
-from personalization.known_models import smollm2_folder
-from personalization.layers import find_layers
-from personalization.masked import MaskedModel
-from personalization.own_vocabulary import own_vocabulary
-from personalization.private_trace import compensation, device_trace
+from personalization.export.text_export import compare_text, language_graph
+from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.model_files.known_models import smollm2_folder
+from personalization.sensing.private_trace import compensation, device_trace
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import text_samples
-from personalization.text_export import compare_text, language_graph
-from personalization.texts import WINDOW_TOKENS, WINDOWS, TextPreprocessing, read_tokens, spread, text_files, windows
-from personalization.trace import Inputs
-from personalization.vocabulary import cut_vocabulary, expected_tokens
+from personalization.transformer.layers import find_layers
+from personalization.transformer.trace import Inputs
+from personalization.vocabulary.cut import cut_vocabulary, expected_tokens
+from personalization.vocabulary.fewer_tokens import FewerTokens
+from personalization.vocabulary.own import own_vocabulary
 from simulations.sotu import default_folder
 
 SIZE_TARGET, SPEED_TARGET = 6.0, 2.5

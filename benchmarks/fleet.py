@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.process_tree import TreeUsage, watch
 from client.app import make_app as make_client_app
 from client.data import InputFacts
-from personalization.backbone import load_backbone
+from personalization.model_files.backbone import load_backbone
 from personalization.pipeline import personalize
 from server.app import make_app as make_server_app
 from simulations.engine import run_in_process

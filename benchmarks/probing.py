@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.personalization.client import load_client
-from personalization.masked import MaskedModel
-from personalization.readout import outputs_of
-from personalization.sensing import draw_probes, take_samples
+from personalization.cutting.masked import MaskedModel
+from personalization.sensing.probes import draw_probes, take_samples
+from personalization.transformer.readout import outputs_of
 
 # Evaluations per second must be at least this many times the forward passes per second.
 TARGET = 1.2

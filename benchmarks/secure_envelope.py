@@ -9,9 +9,9 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.statistics import StatisticsLayout
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from server.exchange import message_bytes
 from server.signing import PlanSigner
 from server.signing_key import SigningKey

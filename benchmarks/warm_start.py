@@ -30,10 +30,10 @@ from rich.table import Table
 
 from benchmarks.stand_in import StandIn
 from client.launcher import COMMAND, environment_with_launcher
-from personalization.backbone import load_backbone
-from personalization.plan import Plan
-from personalization.prior import Prior
+from personalization.model_files.backbone import load_backbone
+from personalization.sensing.prior import Prior
 from personalization.settings import PersonalizationSettings
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from simulations.bundle import BUNDLE
 from simulations.pretrain import MODEL_FOLDER

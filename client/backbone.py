@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.state import ClientState
-from personalization.bounded_cache import BoundedCache
-from personalization.codes import ClientError, ClientFailure
-from personalization.groups import UnitGroups
-from personalization.layers import Layer, find_layers
-from personalization.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
-from personalization.tasks import preprocessing_from_dict
+from personalization.data.tasks import preprocessing_from_dict
+from personalization.model_files.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
+from personalization.system.bounded_cache import BoundedCache
+from personalization.transformer.groups import UnitGroups
+from personalization.transformer.layers import Layer, find_layers
+from personalization.wire.codes import ClientError, ClientFailure
 from strategies.protocol import PIECES, read_manifest, read_pieces
 
 CACHE = "backbone.safetensors"

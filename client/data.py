@@ -8,9 +8,9 @@ from typing import Protocol
 
 from client.state import ClientState
 from client.windows import private_windows
-from personalization.codes import ClientError, ClientFailure
-from personalization.tasks import Preprocessing, PrivateSamples, TextBatch, check_kind, load_samples, text_samples
-from personalization.texts import TextPreprocessing
+from personalization.data.tasks import Preprocessing, PrivateSamples, TextBatch, check_kind, load_samples, text_samples
+from personalization.data.texts import TextPreprocessing
+from personalization.wire.codes import ClientError, ClientFailure
 
 ConfigValue = bool | int | float | str
 Config = Mapping[str, ConfigValue]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from flwr.app import Context, Error, Message, RecordDict
 
 from client.state import ClientState
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from personalization.pieces import PieceError
-from personalization.plan import Plan, PlanError
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.model_files.pieces import PieceError
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan, PlanError
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from strategies.private_protocol import answer_content, check_sum_part
 from strategies.protocol import PLAN, read_plan
 from strategies.secure_aggregation.errors import MessageError, PeersUnknownError, RefusalError

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from client.data import Config
 from client.node_file import parse_verify_key, read_node_file
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError, ClientFailure
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from personalization.allocator import ENVIRONMENT
-from personalization.files import write_atomically
+from personalization.system.allocator import ENVIRONMENT
+from personalization.system.files import write_atomically
 
 COMMAND = "flwr-clientapp"
 

@@ -1,12 +1,12 @@
-"""The personal model in a device's state: a folder as `personalization.storage` keeps it, or entries of the vault."""
+"""The personal model in a device's state: a folder as `model_files.storage` keeps it, or entries of the vault."""
 
 from pathlib import Path
 
 from client.state import MODEL, ClientState, report
 from client.vault.vault import DamagedEntryError
 from personalization.errors import UserError
-from personalization.manifest import Manifest
-from personalization.storage import (
+from personalization.model_files.manifest import Manifest
+from personalization.model_files.storage import (
     MANIFEST_FILE,
     LoadedPersonalModel,
     PackedPersonalModel,

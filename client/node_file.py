@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from personalization.errors import UserError
-from personalization.private_files import read_private
+from personalization.system.private_files import read_private
 
 FORMAT = 2
 # A node whose configuration sets this gives its vector to secure sums alone.

@@ -7,11 +7,11 @@ import numpy as np
 from client.backbone import LocalBackbone
 from client.model import keep_model
 from client.state import ClientState
-from personalization.groups import share_kept
+from personalization.data.tasks import PrivateSamples, task_of
+from personalization.model_files.storage import pack_personal_model
 from personalization.pipeline import Personalization
-from personalization.statistics import ClientStatistics
-from personalization.storage import pack_personal_model
-from personalization.tasks import PrivateSamples, task_of
+from personalization.transformer.groups import share_kept
+from personalization.wire.statistics import ClientStatistics
 
 
 def keep(

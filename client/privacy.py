@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from client.data import Config
 from client.node_file import EPSILON_BUDGET
 from client.state import LEDGER, VAULT, ClientState
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.privacy_terms import PrivacyTerms
-from personalization.statistics import StatisticsLayout
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import PrivacyTerms
+from personalization.wire.statistics import StatisticsLayout
 from strategies.privacy.ledger import LEDGER_DELTA, Ledger, LedgerError
 from strategies.privacy.mechanism import answer_cost
 from strategies.privacy.release import released_entries

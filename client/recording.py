@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from personalization.errors import UserError
-from personalization.files import write_all
+from personalization.system.files import write_all
 
 SUFFIX = ".recording"
 LARGEST_KEPT = 1 << 16

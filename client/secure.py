@@ -8,10 +8,10 @@ from client.identity import Identity
 from client.node_file import SMALLEST
 from client.privacy import Charge
 from client.state import KEYRING, PARTICIPATION, ClientState
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from strategies.privacy.release import deviations
 from strategies.private_protocol import make_encoding
 from strategies.secure_aggregation.client import mask_input, reveal_pairs, reveal_shares

@@ -4,8 +4,8 @@ import hashlib
 from typing import Any
 
 from client.data import Config
-from personalization.plan import Plan
 from personalization.settings import PersonalizationSettings
+from personalization.wire.plan import Plan
 
 # What a newcomer measures before it makes its final model; the same as others by default in each round.
 FIRST_PROBES = PersonalizationSettings.probes

@@ -15,15 +15,15 @@ import numpy as np
 from client.vault.access import VaultAccess, find_access
 from client.vault.lock import StateLock
 from client.vault.vault import DamagedEntryError, Vault
-from personalization.arrays import ArrayFileError, read_arrays
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.arrays import ArrayFileError, read_arrays
+from personalization.system.files import write_atomically
+from personalization.wire.codes import ClientError, ClientFailure
 
 if TYPE_CHECKING:  # who only reads a state needs neither Flower nor torch
     from flwr.app import Context
 
-    from personalization.sensing import ProbeSamples
+    from personalization.sensing.probes import ProbeSamples
 
 RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
 KEYRING, PARTICIPATION = "keyring", "participation"
@@ -171,7 +171,7 @@ class ClientState:
 
         None if nothing fits [probes, `atoms`], or if it was measured on inputs of another fingerprint than `data`.
         """
-        from personalization.sensing import ProbeSamples
+        from personalization.sensing.probes import ProbeSamples
 
         for version in reversed([version for version in self.versions(SAMPLES) if version < before]):
             name = _samples_name(version)

@@ -10,8 +10,8 @@ from flwr.app import ConfigRecord, RecordDict
 from client.data import Config
 from client.node_file import parse_verify_key, read_node_file
 from client.state import ClientState
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError, ClientFailure
 from strategies.protocol import FLEET, PLAN, SECURE, SERIES, SIGNATURE, read_manifest
 from strategies.signatures import plan_digest, signed_bytes
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.state import ClientState, report
-from personalization.arrays import read_arrays
-from personalization.tasks import load_windows
-from personalization.texts import TextPreprocessing, read_file, text_files
+from personalization.data.tasks import load_windows
+from personalization.data.texts import TextPreprocessing, read_file, text_files
+from personalization.system.arrays import read_arrays
 
 if TYPE_CHECKING:
-    from personalization.texts import Tokens
+    from personalization.data.texts import Tokens
 
 WINDOWS = "windows.npz"
 _STORED = np.dtype("<i4")

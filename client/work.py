@@ -17,13 +17,13 @@ from client.secure import answer_step, check_invitation, mask, read_secure_setti
 from client.settings import needs_labels, read_settings
 from client.state import ClientState
 from client.verification import check_request, check_step, read_trust
-from personalization.codes import ClientError, ClientFailure
-from personalization.groups import dropped_units
+from personalization.data.tasks import PrivateSamples
 from personalization.pipeline import Personalization
 from personalization.pipeline import personalize as own_personalize
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout, to_vector
-from personalization.tasks import PrivateSamples
+from personalization.transformer.groups import dropped_units
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout, to_vector
 from strategies.privacy.release import deviations, released_entries
 from strategies.private_protocol import released_content
 from strategies.protocol import PLAN, read_plan, reply_content

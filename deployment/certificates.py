@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from personalization.errors import UserError
-from personalization.private_files import read_private
+from personalization.system.private_files import read_private
 
 AUTHORITY_DAYS = 3650
 # A device whose clock is behind accepts a new certificate all the same.

@@ -31,11 +31,11 @@ from deployment.fleet import (
     read_fleet,
 )
 from personalization.errors import UserError
-from personalization.known_models import named_model
+from personalization.model_files.known_models import named_model
 from server.signing_key import read_signing_key
 
 if TYPE_CHECKING:
-    from personalization.texts import TextPreprocessing
+    from personalization.data.texts import TextPreprocessing
 
 SERVER_DAYS = 365
 
@@ -117,8 +117,8 @@ def model_id(model: str) -> str:
 
 def model_facts(model: str) -> ModelFacts:
     """Return what a fleet has to know of its model. Raises UserError. Imports torch."""
-    from personalization.tasks import preprocessing_from_dict
-    from personalization.texts import TextPreprocessing
+    from personalization.data.tasks import preprocessing_from_dict
+    from personalization.data.texts import TextPreprocessing
     from server.backbone import load_generic_backbone
 
     loaded = load_generic_backbone(named_model(model), levels=1)
@@ -131,7 +131,7 @@ def model_facts(model: str) -> ModelFacts:
 
 
 def _fewest_tokens(preprocessing: "TextPreprocessing") -> int | None:
-    from personalization.vocabulary import fewest_tokens
+    from personalization.vocabulary.cut import fewest_tokens
 
     try:
         return fewest_tokens(preprocessing)

@@ -45,7 +45,7 @@ from deployment.fleet import (
     parse_address,
 )
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from server.signing_key import SigningKey, read_signing_key
 
 # The server's own tools reach it over loopback, with the same certificate.

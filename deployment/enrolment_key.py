@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
-from personalization.private_files import read_private
+from personalization.system.files import write_atomically
+from personalization.system.private_files import read_private
 from server.enrolment_file import EnrolmentFile, read_enrolment_file
 from strategies.secure_aggregation.identity import certify, check_certificate
 

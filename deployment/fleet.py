@@ -11,8 +11,8 @@ from typing import Any
 
 from deployment.certificates import general_name
 from personalization.errors import UserError
-from personalization.files import write_atomically
-from personalization.private_files import check_private, read_private
+from personalization.system.files import write_atomically
+from personalization.system.private_files import check_private, read_private
 
 FORMAT = 1
 RECORD = "fleet.json"

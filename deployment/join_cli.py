@@ -16,7 +16,7 @@ from deployment.join.options import (
     StateOption,
     VaultOptions,
 )
-from personalization.option_groups import grouped
+from personalization.system.option_groups import grouped
 
 
 @grouped

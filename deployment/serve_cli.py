@@ -15,8 +15,8 @@ from deployment.serve.options import (
     StateOption,
 )
 from personalization.errors import UserError
-from personalization.known_models import named_model
-from personalization.option_groups import grouped
+from personalization.model_files.known_models import named_model
+from personalization.system.option_groups import grouped
 
 
 @grouped

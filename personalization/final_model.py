@@ -5,23 +5,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from personalization.blockwise import BlockwiseCut, cut_in_blocks
-from personalization.cutting import cut_model
-from personalization.distillation import distill
-from personalization.fewer_tokens import FewerTokens
-from personalization.head import classifier_path, shift_classifier
-from personalization.masked import Compensation, MaskedModel, MaskedPass, Units
-from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
-from personalization.private_trace import device_trace
-from personalization.pruning import Pruned
+from personalization.allocation.pruning import Pruned
+from personalization.cutting.blockwise import BlockwiseCut, cut_in_blocks
+from personalization.cutting.cut_model import cut_model
+from personalization.cutting.masked import Compensation, MaskedModel, MaskedPass, Units
+from personalization.data.tasks import PrivateSamples
+from personalization.sensing.private_trace import device_trace
 from personalization.settings import PersonalizationSettings
-from personalization.spelled_distillation import distill_spelled
-from personalization.tasks import PrivateSamples
-from personalization.trace import DenseTrace
-from personalization.training import TrainingData, TrainingSettings, spread
-from personalization.tuning import tune, tune_first
-from personalization.vocabulary import cut_vocabulary, mean_predictions
-from personalization.whole_teacher import WholeTeacher
+from personalization.training.distillation import distill
+from personalization.training.loop import TrainingData, TrainingSettings, spread
+from personalization.training.tuning import tune, tune_first
+from personalization.transformer.head import classifier_path, shift_classifier
+from personalization.transformer.trace import DenseTrace
+from personalization.vocabulary.cut import cut_vocabulary, mean_predictions
+from personalization.vocabulary.fewer_tokens import FewerTokens
+from personalization.vocabulary.own import OwnVocabulary, own_vocabulary
+from personalization.vocabulary.spelled_distillation import distill_spelled
+from personalization.vocabulary.whole_teacher import WholeTeacher
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.allocation import Curves, fit_curves
-from personalization.fewer_tokens import FewerTokens, costs_with, fewer_tokens
+from personalization.allocation.allocate import Curves, fit_curves
+from personalization.allocation.pruning import Pruned, Schedule, StepBuffer
+from personalization.cutting.masked import MaskedModel, Units
+from personalization.data.tasks import Preprocessing, PrivateSamples
+from personalization.data.texts import TextPreprocessing
 from personalization.final_model import final_cut, trained
-from personalization.layers import Layer, find_layers
-from personalization.local_errors import LocalErrors
-from personalization.masked import MaskedModel, Units
-from personalization.measurement import DensePredictions
 from personalization.preconditions import check_tokens, check_trace, checked_count
-from personalization.prior import Prior
-from personalization.prior_completion import completed_prior, prior_of_errors
-from personalization.private_trace import compensation, device_trace, fit_split
-from personalization.pruning import Pruned, Schedule, StepBuffer
 from personalization.recovery import RecoveryResult, recover
-from personalization.sensing import (
+from personalization.sensing.local_errors import LocalErrors
+from personalization.sensing.measurement import DensePredictions
+from personalization.sensing.prior import Prior
+from personalization.sensing.prior_completion import completed_prior, prior_of_errors
+from personalization.sensing.private_trace import compensation, device_trace, fit_split
+from personalization.sensing.probes import (
     ProbeSamples,
     draw_probes,
     personalized_layers,
@@ -29,10 +29,10 @@ from personalization.sensing import (
     telling_atoms,
 )
 from personalization.settings import AUTOMATIC, PersonalizationSettings
-from personalization.tasks import Preprocessing, PrivateSamples
-from personalization.texts import TextPreprocessing
-from personalization.trace import DenseTrace, Inputs
-from personalization.training import TrainingData
+from personalization.training.loop import TrainingData
+from personalization.transformer.layers import Layer, find_layers
+from personalization.transformer.trace import DenseTrace, Inputs
+from personalization.vocabulary.fewer_tokens import FewerTokens, costs_with, fewer_tokens
 
 # Fresh probes in each step of a device whose fleet does not know every atom yet: what is not known, the steps must see.
 STEP_PROBES = 6

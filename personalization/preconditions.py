@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
+from personalization.data.tasks import Preprocessing
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.extras import check_adapters
 from personalization.settings import AUTOMATIC, PersonalizationSettings
-from personalization.tasks import Preprocessing
-from personalization.texts import TextPreprocessing
-from personalization.trace import DenseTrace, Inputs
-from personalization.training import TrainingData
-from personalization.vocabulary import check_room, fewest_tokens
+from personalization.system.extras import check_adapters
+from personalization.training.loop import TrainingData
+from personalization.transformer.trace import DenseTrace, Inputs
+from personalization.vocabulary.cut import check_room, fewest_tokens
 
 FEWEST_SAMPLES = 8
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from personalization.errors import UserError
-from personalization.layers import Layer, is_conv1d, linear_weight
-from personalization.readout import outputs_of
-from personalization.storage import stored_tensors
-from personalization.trace import Inputs
+from personalization.model_files.storage import stored_tensors
+from personalization.transformer.layers import Layer, is_conv1d, linear_weight
+from personalization.transformer.readout import outputs_of
+from personalization.transformer.trace import Inputs
 
 
 def magnitude(model: nn.Module, layers: Sequence[Layer], share: float) -> nn.Module:

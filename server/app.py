@@ -23,14 +23,14 @@ def make_app(
 
     config: values that come before those of Flower's run configuration. on_round: called with each round's record.
     noise: what the noise of a round is drawn from, by its plan; as a rule the operating system, for simulations a seed.
-    load: reads the model; as a rule `personalization.backbone.load_backbone`.
+    load: reads the model; as a rule `personalization.model_files.backbone.load_backbone`.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         # Imported here, so that loading the app stays quick where only its existence is asked for.
-        from personalization.backbone import load_backbone
+        from personalization.model_files.backbone import load_backbone
         from server.backbone import load_generic_backbone
 
         run_config: dict[str, Any] = {**context.run_config, **(config or {})}

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from personalization.backbone import Backbone, load_backbone
-from personalization.bounded_cache import BoundedCache
-from personalization.groups import unit_groups
-from personalization.layers import find_layers
-from personalization.pieces import make_manifest, split_backbone
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
-from personalization.tasks import check_task
+from personalization.data.tasks import check_task
+from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.model_files.pieces import make_manifest, split_backbone
+from personalization.system.bounded_cache import BoundedCache
+from personalization.transformer.groups import unit_groups
+from personalization.transformer.layers import find_layers
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from server.data_free import group_folds
 from strategies.protocol import MANIFEST, PIECES, PLAN, pieces_record, plan_record
 

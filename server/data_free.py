@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from personalization.groups import UnitGroups
-from personalization.layers import Layer, LayerKind, Reader, linear_bias, linear_weight
+from personalization.transformer.groups import UnitGroups
+from personalization.transformer.layers import Layer, LayerKind, Reader, linear_bias, linear_weight
 
 _NODES = 32
 _ACTIVATION_KEYS = ("hidden_act", "activation_function", "hidden_activation")

@@ -10,9 +10,9 @@ from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from personalization.codes import ClientFailure, failure_name
-from personalization.plan import Plan
-from personalization.statistics import StatisticsError
+from personalization.wire.codes import ClientFailure, failure_name
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsError
 from server.backbone import GenericBackbone
 from server.replies import Asked
 from server.signing import PlanSigner

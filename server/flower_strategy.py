@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from server.sampling import sample_nodes
 from strategies.base import Strategy, Vector
 from strategies.protocol import read_reply

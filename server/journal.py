@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from server.planning import FleetKnowledge
 
 JOURNAL = "journal.json"

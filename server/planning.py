@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.statistics import StatisticsLayout, fleet_prior
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout, fleet_prior
 
 Vector = NDArray[np.float64]
 

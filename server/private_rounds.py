@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.privacy_terms import PrivacyTerms
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import PrivacyTerms
+from personalization.wire.statistics import StatisticsLayout
 from server.journal import Journal
 from server.planning import FleetKnowledge
 from server.sampling import sample_size

@@ -10,10 +10,10 @@ from flwr.app import ConfigRecord, MessageType
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from personalization.codes import ClientFailure
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import SCALARS
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import SCALARS
 from server.backbone import GenericBackbone
 from server.exchange import NO_REPLY, Outcome, Traffic, exchange, is_invalid
 from server.journal import Journal, extend_journal, open_journal, write_json

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
-from personalization.statistics import StatisticsError
+from personalization.wire.codes import ClientFailure, failure_name
+from personalization.wire.statistics import StatisticsError
 from server.exchange import NO_REPLY, Outcome, invalid
 from server.replies import Asked
 from server.secure_members import SecureMembers

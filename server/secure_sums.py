@@ -8,8 +8,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from server.backbone import GenericBackbone
 from server.enrolment_file import read_enrolment_file
 from server.secure_exchange import AskPlans, SecureOutcome, SecureRound

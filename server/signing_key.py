@@ -9,8 +9,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
-from personalization.private_files import read_private
+from personalization.system.files import write_atomically
+from personalization.system.private_files import read_private
 
 FORMAT = 1
 _WHAT = "plan-signing key"

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.errors import UserError
-from personalization.image_data import (
+from personalization.data.image_data import (
     check_images,
     check_labels,
     class_folders,
@@ -20,7 +19,8 @@ from personalization.image_data import (
     read_class_folders,
     read_npz,
 )
-from personalization.images import ImagePreprocessing
+from personalization.data.images import ImagePreprocessing
+from personalization.errors import UserError
 from simulations.bundle import BUNDLE
 from simulations.idx import read_idx
 

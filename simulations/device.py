@@ -8,21 +8,21 @@ from typing import Any, cast
 
 import torch
 
-from personalization import generation
-from personalization.backbone import Backbone, load_backbone
-from personalization.continuation import Generation
+from personalization.allocation.footprint import Footprint, measure_footprint
+from personalization.data.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.footprint import Footprint, measure_footprint
-from personalization.layers import find_layers
+from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.model_files.source_model import read_source_model
+from personalization.model_files.storage import save_personal_model, stored_tensors
 from personalization.pipeline import Personalization, personalize
-from personalization.prediction import predict_images
+from personalization.prediction import generation
+from personalization.prediction.continuation import Generation
+from personalization.prediction.image_prediction import predict_images
 from personalization.settings import PersonalizationSettings
-from personalization.source_model import read_source_model
-from personalization.spelling import spelling
-from personalization.storage import save_personal_model, stored_tensors
-from personalization.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
-from personalization.texts import TextPreprocessing
-from personalization.trace import Inputs
+from personalization.transformer.layers import find_layers
+from personalization.transformer.trace import Inputs
+from personalization.vocabulary.spelling import spelling
 from simulations.fleet_prior import read_prior
 from simulations.known_models import model_folder
 

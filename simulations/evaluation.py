@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.state import MODEL, RECORD
-from personalization.backbone import Backbone
-from personalization.footprint import measure_latency, stored_bytes
-from personalization.head import label_shift
-from personalization.layers import find_layers
-from personalization.storage import LoadedPersonalModel, load_personal_model
+from personalization.allocation.footprint import measure_latency, stored_bytes
+from personalization.model_files.backbone import Backbone
+from personalization.model_files.storage import LoadedPersonalModel, load_personal_model
+from personalization.transformer.head import label_shift
+from personalization.transformer.layers import find_layers
 from simulations.private_data import ROUND, FleetData
 from simulations.speakers import SpeakerData
 from simulations.text_evaluation import text_quality

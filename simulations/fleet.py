@@ -16,11 +16,11 @@ from torch import nn
 from client.app import make_app as make_client_app
 from client.data import ConfigValue, InputFacts
 from client.state import RECORD
-from personalization.backbone import Backbone, load_backbone
+from personalization.data.tasks import check_task
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.tasks import check_task
-from personalization.texts import TextPreprocessing
-from personalization.torch_threads import torch_threads
+from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.system.torch_threads import torch_threads
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size

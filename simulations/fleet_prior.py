@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from personalization.errors import UserError
-from personalization.prior import Prior
-from personalization.statistics import StatisticsLayout
+from personalization.sensing.prior import Prior
+from personalization.wire.statistics import StatisticsLayout
 from server.journal import load_journal
 
 

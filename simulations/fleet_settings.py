@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from client.settings import FIRST_PROBES
+from personalization.data.tasks import TaskName, TextBatch
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
-from personalization.tasks import TaskName, TextBatch
 from server.settings import SecureMode, ServerSettings, check_secure
 from simulations.known_models import model_folder
 from simulations.partition import PartitionKind

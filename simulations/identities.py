@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.data import Config
 from client.identity import Identity
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from server.enrolment_file import EnrolmentFile
 from strategies.secure_aggregation.entropy import Entropy, system_entropy
 from strategies.secure_aggregation.identity import certify

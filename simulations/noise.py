@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 
 from client.data import Config
-from personalization.plan import Plan
+from personalization.wire.plan import Plan
 from strategies.secure_aggregation.entropy import Entropy
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from client.data import ConfigValue
 from client.node_file import EPSILON_BUDGET
-from personalization.codes import ClientFailure
+from personalization.wire.codes import ClientFailure
 from simulations.evaluation import client_folder
 
 

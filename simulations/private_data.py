@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from client.data import Config, InputFacts
+from personalization.data.images import ImagePreprocessing, to_pixel_values
+from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing, to_pixel_values
-from personalization.tasks import PrivateSamples
 from simulations.canaries.images import with_canaries
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition

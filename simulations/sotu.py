@@ -19,7 +19,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from personalization.errors import UserError
-from personalization.known_models import cache_folder
+from personalization.model_files.known_models import cache_folder
 from simulations.cache import run_download
 
 # What scenarios call the folder of speeches.

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from client.data import Config, InputFacts, text_batch
+from personalization.data.image_data import class_folders
+from personalization.data.tasks import FEWEST_WINDOWS, PrivateSamples, TextBatch, text_samples
+from personalization.data.texts import TextPreprocessing, Tokens, read_windows, spread, text_files
 from personalization.errors import UserError
-from personalization.image_data import class_folders
-from personalization.tasks import FEWEST_WINDOWS, PrivateSamples, TextBatch, text_samples
-from personalization.texts import TextPreprocessing, Tokens, read_windows, spread, text_files
 
 _TEST_SHARE = 0.2
 

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from personalization.backbone import Backbone
-from personalization.footprint import measure_latency
-from personalization.scoring import TokenScores, score_spelled, score_tokens
-from personalization.spelling import Spelling, spelling
-from personalization.storage import LoadedPersonalModel
-from personalization.tasks import text_samples
-from personalization.texts import TextPreprocessing
+from personalization.allocation.footprint import measure_latency
+from personalization.data.tasks import text_samples
+from personalization.data.texts import TextPreprocessing
+from personalization.model_files.backbone import Backbone
+from personalization.model_files.storage import LoadedPersonalModel
+from personalization.prediction.scoring import TokenScores, score_spelled, score_tokens
+from personalization.vocabulary.spelling import Spelling, spelling
 from simulations.speakers import SpeakerData
 
 _RUNS, _WARM_UP = 5, 1  # of a language model, which takes a thousand times as long as the bundled one

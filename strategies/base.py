@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.statistics import StatisticsError, StatisticsLayout, check
+from personalization.wire.statistics import StatisticsError, StatisticsLayout, check
 from strategies.completion import complete
 from strategies.component import Component
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout, check
+from personalization.wire.statistics import StatisticsLayout, check
 from strategies.base import State, Strategy, Vector, canonical_rows
 from strategies.completion import opinions
 from strategies.k_means import k_means, nearest

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.weighted_quantile import weighted_median
 
 Vector = NDArray[np.float64]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.base import State, Strategy, Vector
 from strategies.pre_aggregation import PreAggregation
 from strategies.server_optimizer import ServerOptimizer

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.base import Strategy, Vector
 
 VOTED = ("group_kept", "personalized")

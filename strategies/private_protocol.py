@@ -8,9 +8,9 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.privacy_terms import GRID_STEPS
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import GRID_STEPS
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from strategies.privacy.discrete_gaussian import Integers
 from strategies.privacy.noisy_grid import NoisyGrid
 from strategies.privacy.postprocessor import Clipping, to_grid

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from personalization.pieces import BackboneManifest, PieceError
-from personalization.plan import Plan, PlanError
-from personalization.statistics import StatisticsError, StatisticsLayout, decode, encode
+from personalization.model_files.pieces import BackboneManifest, PieceError
+from personalization.wire.plan import Plan, PlanError
+from personalization.wire.statistics import StatisticsError, StatisticsLayout, decode, encode
 
 PLAN, MANIFEST, PIECES, STATISTICS = "plan", "manifest", "pieces", "statistics"
 # A server with a signing key adds these to the plan; see strategies/signatures.py.

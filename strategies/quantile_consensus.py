@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.base import Strategy, Vector
 from strategies.weighted_quantile import weighted_quantile
 

@@ -9,8 +9,8 @@ from enum import IntEnum
 
 from flwr.app import ConfigRecord, RecordDict
 
-from personalization.plan import PlanError
-from personalization.statistics import StatisticsError
+from personalization.wire.plan import PlanError
+from personalization.wire.statistics import StatisticsError
 from strategies.protocol import FLEET, PLAN, SECURE, SERIES, SIGNATURE
 from strategies.secure_aggregation.errors import MessageError
 from strategies.secure_aggregation.graph import graph_size

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from flwr.app import ArrayRecord, RecordDict
 
-from personalization.plan import PlanError
+from personalization.wire.plan import PlanError
 from strategies.protocol import MANIFEST, PIECES, PLAN, SECURE, SIGNATURE
 
 _PURPOSE, _STEP_PURPOSE = b"fedsieve request 1", b"fedsieve step 1"

@@ -12,10 +12,10 @@ from hypothesis import settings
 from transformers import ViTConfig, ViTForImageClassification
 
 from deployment.serve.nginx import find_nginx
-from personalization.cutting import cut_model
+from personalization.cutting.cut_model import cut_model
 from personalization.errors import UserError
-from personalization.layers import find_layers
-from personalization.sensing import ProbeSamples
+from personalization.sensing.probes import ProbeSamples
+from personalization.transformer.layers import find_layers
 
 # The same examples in every run: a change is judged by what it changed. HYPOTHESIS_PROFILE=explore draws new ones.
 # How long one takes says nothing on a busy machine.

@@ -20,10 +20,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fedsieve
-from personalization.backbone import load_backbone
+from personalization.data.image_data import read_images
+from personalization.data.images import ImagePreprocessing, to_pixel_values
 from personalization.errors import UserError
-from personalization.image_data import read_images
-from personalization.images import ImagePreprocessing, to_pixel_values
+from personalization.model_files.backbone import load_backbone
 from simulations.fleet_settings import FleetSettings
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ import pytest
 from tiny_export import save_tiny_personal, write_images
 from tiny_text_export import save_tiny_speaker, write_text
 
-from personalization.continuation import Generation
-from personalization.export import export_folder
+from personalization.export.export_model import export_folder
+from personalization.prediction.continuation import Generation
 from simulations.device import predict_files, predict_text
 
 ROOT = Path(__file__).parents[1]

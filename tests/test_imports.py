@@ -2,7 +2,9 @@
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,18 @@ def imported(source: str) -> Iterator[str]:
             yield from (str(a.value).split(".")[0] for a in node.args if isinstance(a, ast.Constant))
 
 
+def parts_imported(source: str, package: str) -> Iterator[str]:
+    """What stands behind the name of `package` in the imports of a module: its folders and files."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            yield (node.module or "").split(".")[1]
+        elif isinstance(node, ast.Import):
+            names = (alias.name.split(".") for alias in node.names)
+            yield from (name[1] for name in names if name[0] == package and len(name) > 1)
+
+
 def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -40,6 +54,11 @@ def modules(package: str) -> list[Path]:
 def test_the_reader_sees_every_form_of_import() -> None:
     source = "import a.b, c\nfrom d.e import f\ndef g():\n    from h import i\n    importlib.import_module('j.k')\n"
     assert set(imported(source)) == {"a", "c", "d", "h", "j"}
+    assert set(parts_imported("import a.b, a\nfrom a import c\nfrom a.d.e import f\nfrom g.a import h", "a")) == {
+        "b",
+        "c",
+        "d",
+    }
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -48,6 +67,16 @@ def test_imports_go_one_way(package: str) -> None:
     for path in modules(package):
         found = set(imported(path.read_text())) & OURS - {package}
         assert found <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {', '.join(found - ALLOWED[package])}"
+
+
+@pytest.mark.parametrize("package", ["personalization", "server", "strategies"])
+def test_folders_of_a_package_build_on_each_other_in_one_direction(package: str) -> None:
+    needs: dict[str, set[str]] = defaultdict(set)
+    for path in modules(package):
+        part = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        needs[part] |= set(parts_imported(path.read_text(), package)) - {part}
+    # Raises CycleError.
+    assert set(TopologicalSorter(needs).static_order()) >= needs.keys() > {"__init__"}
 
 
 def test_a_device_needs_no_flower_and_no_network_package() -> None:

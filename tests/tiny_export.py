@@ -6,10 +6,10 @@ import numpy as np
 from conftest import make_tiny_vit
 from PIL import Image
 
-from personalization.cutting import cut_model
-from personalization.images import ImagePreprocessing
-from personalization.layers import find_layers
-from personalization.storage import save_personal_model
+from personalization.cutting.cut_model import cut_model
+from personalization.data.images import ImagePreprocessing
+from personalization.model_files.storage import save_personal_model
+from personalization.transformer.layers import find_layers
 
 TINY = ImagePreprocessing(height=8, width=8, channels=1, mean=(0.5,), std=(0.25,))
 LABELS = ("a", "b", "c")

@@ -17,11 +17,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from personalization.fewer_tokens import FewerTokens
-from personalization.own_vocabulary import OwnVocabulary, own_vocabulary
-from personalization.tasks import PrivateSamples
-from personalization.texts import TextPreprocessing
-from personalization.vocabulary import cut_vocabulary, expected_tokens
+from personalization.data.tasks import PrivateSamples
+from personalization.data.texts import TextPreprocessing
+from personalization.vocabulary.cut import cut_vocabulary, expected_tokens
+from personalization.vocabulary.fewer_tokens import FewerTokens
+from personalization.vocabulary.own import OwnVocabulary, own_vocabulary
 
 WORDS = ("river", "union", "people", "peace", "treasury", "harvest", "nation", "railroad", "treaty", "senate", "gold")
 VOCABULARY = 320

@@ -6,11 +6,11 @@ import numpy as np
 from tiny_text import VOCABULARY, sentence, tiny_language_model, tiny_tokenizer
 from torch import nn
 
-from personalization.cutting import cut_model, folded_writers
-from personalization.layers import Layer, LayerKind, find_layers
-from personalization.storage import save_personal_model
-from personalization.texts import TextPreprocessing
-from personalization.vocabulary import choose_tokens, cut_vocabulary
+from personalization.cutting.cut_model import cut_model, folded_writers
+from personalization.data.texts import TextPreprocessing
+from personalization.model_files.storage import save_personal_model
+from personalization.transformer.layers import Layer, LayerKind, find_layers
+from personalization.vocabulary.cut import choose_tokens, cut_vocabulary
 
 # Units that each of the four layers keeps. Nothing cut; layers of several sizes; attention and MLP layers gone.
 CUTS = {"dense": None, "uneven": (2, 30, 1, 10), "gone": (0, 30, 3, 0), "nothing left": (0, 0, 0, 0)}

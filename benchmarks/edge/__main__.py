@@ -66,8 +66,8 @@ def main() -> int:
     from benchmarks.edge.run import run_edge
     from benchmarks.edge.table import device_table, summary_lines
     from personalization.errors import UserError
-    from personalization.files import write_atomically
-    from personalization.known_models import named_model
+    from personalization.model_files.known_models import named_model
+    from personalization.system.files import write_atomically
     from simulations.pretrain import MODEL_FOLDER
 
     started = time.monotonic()

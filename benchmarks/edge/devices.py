@@ -11,9 +11,9 @@ from PIL import Image
 from benchmarks.edge.device import Device
 from benchmarks.edge.settings import EdgeSettings
 from client.data import InputFacts
-from personalization.backbone import Backbone
+from personalization.data.images import ImagePreprocessing
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing
+from personalization.model_files.backbone import Backbone
 from simulations.data import load_dataset
 from simulations.partition import PartitionSettings, make_partition
 

@@ -10,9 +10,9 @@ from benchmarks.edge.commands import Commands, EdgeError
 from benchmarks.edge.device import Device
 from client.model import load_model
 from deployment.join.stored import open_stored
-from personalization.backbone import Backbone
-from personalization.footprint import stored_bytes
-from personalization.storage import LoadedPersonalModel
+from personalization.allocation.footprint import stored_bytes
+from personalization.model_files.backbone import Backbone
+from personalization.model_files.storage import LoadedPersonalModel
 from server.journal import Journal
 
 Row = dict[str, Any]

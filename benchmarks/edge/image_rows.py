@@ -6,9 +6,9 @@ from pathlib import Path
 from benchmarks.edge.commands import Commands
 from benchmarks.edge.devices import ImageDevice
 from benchmarks.edge.figures import Row, device_rows, state_row
-from personalization.backbone import Backbone
-from personalization.image_data import read_images
-from personalization.images import ImagePreprocessing, to_pixel_values
+from personalization.data.image_data import read_images
+from personalization.data.images import ImagePreprocessing, to_pixel_values
+from personalization.model_files.backbone import Backbone
 from simulations.evaluation import predictions
 
 

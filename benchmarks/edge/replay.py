@@ -16,9 +16,9 @@ from flwr.supercore.run import Run
 from benchmarks.edge.device import Device
 from client.app import make_app as make_client_app
 from deployment.serve.settings import ServeSettings
-from personalization.manifest import Manifest
-from personalization.storage import read_manifest
-from personalization.torch_threads import torch_threads
+from personalization.model_files.manifest import Manifest
+from personalization.model_files.storage import read_manifest
+from personalization.system.torch_threads import torch_threads
 from server.app import make_app as make_server_app
 from server.journal import Journal, load_journal
 from simulations.engine import node_id, run_in_process

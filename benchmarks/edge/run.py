@@ -16,8 +16,8 @@ from benchmarks.edge.speakers import make_speakers
 from benchmarks.edge.story import CUT_OFF, SERVER, Say, Story
 from benchmarks.edge.text_rows import text_rows
 from deployment.serve.nginx import find_nginx
-from personalization.backbone import Backbone, load_backbone
-from personalization.texts import TextPreprocessing
+from personalization.data.texts import TextPreprocessing
+from personalization.model_files.backbone import Backbone, load_backbone
 from server.journal import Journal
 from simulations.pretrain import MODEL_FOLDER
 

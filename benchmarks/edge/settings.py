@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from deployment.serve.settings import ServeSettings
+from personalization.data.tasks import TextBatch
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings, Recovery
-from personalization.tasks import TextBatch
 
 NAMES = ("kitchen", "hall", "attic", "cellar", "garage", "porch", "study", "shed")
 

@@ -7,7 +7,7 @@ from benchmarks.edge.device import Device
 from benchmarks.edge.figures import Row, device_rows, state_row
 from benchmarks.edge.settings import EdgeSettings
 from client.data import InputFacts
-from personalization.backbone import Backbone
+from personalization.model_files.backbone import Backbone
 from simulations.speakers import make_speaker_data
 from simulations.text_evaluation import TextEvaluator
 

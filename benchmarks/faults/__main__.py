@@ -20,11 +20,11 @@ from benchmarks.faults.fleet import FaultError, FaultFleet, FleetOptions
 from benchmarks.faults.rows import ABSENT, FAULTS, HIT, Fault
 from benchmarks.faults.watch import Watch, complete
 from client.model import load_model
+from personalization.data.image_data import image_files
 from personalization.errors import UserError
-from personalization.files import write_atomically
-from personalization.image_data import image_files
-from personalization.prediction import predict_images
-from personalization.source_model import SourceModel
+from personalization.model_files.source_model import SourceModel
+from personalization.prediction.image_prediction import predict_images
+from personalization.system.files import write_atomically
 
 # Bytes of the small disks: a device's state takes 2 MB of it, the server's 8 MB and some for every run.
 SMALL_DISKS = (8 << 20, 96 << 20)

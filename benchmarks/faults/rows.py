@@ -21,7 +21,7 @@ from benchmarks.faults.fleet import (
 from benchmarks.faults.watch import Watch
 from client.backbone import CACHE
 from client.state import ClientState
-from personalization.codes import ClientError
+from personalization.wire.codes import ClientError
 
 PROCESSES = {
     "SuperLink": SUPERLINK,

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.faults.fleet import DEVICES, SERVER, FaultError, FaultFleet
 from client.model import load_model
-from personalization.codes import ClientError
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError
 
 _PERIOD_SECONDS = 0.5
 _PATIENCE = 300.0

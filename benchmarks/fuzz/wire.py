@@ -13,10 +13,10 @@ from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as EncodedMessage
 from flwr.proto.message_pb2 import Metadata
 
-from personalization.pieces import BackboneManifest, PieceError, piece_hash
-from personalization.plan import Plan, PlanError
-from personalization.prior import Prior
-from personalization.statistics import StatisticsError, StatisticsLayout, decode, encode
+from personalization.model_files.pieces import BackboneManifest, PieceError, piece_hash
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan, PlanError
+from personalization.wire.statistics import StatisticsError, StatisticsLayout, decode, encode
 from strategies.protocol import (
     MANIFEST,
     PIECES,

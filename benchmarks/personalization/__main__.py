@@ -34,13 +34,13 @@ from benchmarks.personalization.rows import (
     share_of_atoms,
 )
 from benchmarks.personalization.tables import checks, summary_tables
-from personalization.allocation import Curves, allocate, weight_costs
+from personalization.allocation.allocate import Curves, allocate, weight_costs
+from personalization.allocation.pruning import Schedule, StepBuffer
+from personalization.cutting.masked import MaskedPass
 from personalization.final_model import final_pass, trained
-from personalization.local_errors import local_errors
-from personalization.masked import MaskedPass
 from personalization.pipeline import STEP_PROBES
-from personalization.pruning import Schedule, StepBuffer
-from personalization.sensing import ProbeSamples, draw_probes, one_at_a_time, take_samples
+from personalization.sensing.local_errors import local_errors
+from personalization.sensing.probes import ProbeSamples, draw_probes, one_at_a_time, take_samples
 
 Record = dict[str, Any]
 

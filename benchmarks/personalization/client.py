@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.backbone import load_backbone
-from personalization.cutting import cut_model
-from personalization.head import classifier_path, shift_classifier
-from personalization.images import ImagePreprocessing, to_pixel_values
-from personalization.layers import Layer, find_layers
-from personalization.masked import MaskedModel, MaskedPass
-from personalization.measurement import DensePredictions
-from personalization.private_trace import compensation, device_trace, fit_split
+from personalization.cutting.cut_model import cut_model
+from personalization.cutting.masked import MaskedModel, MaskedPass
+from personalization.data.images import ImagePreprocessing, to_pixel_values
+from personalization.data.tasks import PrivateSamples
+from personalization.model_files.backbone import load_backbone
+from personalization.sensing.measurement import DensePredictions
+from personalization.sensing.private_trace import compensation, device_trace, fit_split
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import PrivateSamples
-from personalization.trace import DenseTrace
+from personalization.transformer.head import classifier_path, shift_classifier
+from personalization.transformer.layers import Layer, find_layers
+from personalization.transformer.trace import DenseTrace
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import PartitionSettings, make_partition
 from simulations.pretrain import MODEL_FOLDER

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.allocation import Curves, fit_curves
-from personalization.allocation_profiles import profile_curves, profile_levels
-from personalization.layers import Layer
-from personalization.prior import LOOK, Prior
-from personalization.prior_completion import completed_prior, prior_of_errors
+from personalization.allocation.allocate import Curves, fit_curves
+from personalization.allocation.profiles import profile_curves, profile_levels
 from personalization.recovery import recover
-from personalization.sensing import ProbeSamples, draw_probes, probe_levels
+from personalization.sensing.prior import LOOK, Prior
+from personalization.sensing.prior_completion import completed_prior, prior_of_errors
+from personalization.sensing.probes import ProbeSamples, draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import from_wire, to_wire
+from personalization.transformer.layers import Layer
+from personalization.wire.statistics import from_wire, to_wire
 
 ROWS = (
     "random",

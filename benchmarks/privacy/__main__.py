@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.privacy.record import Clients
 from benchmarks.privacy.replay import replay
-from personalization.privacy_terms import NoiseMode
+from personalization.wire.privacy_terms import NoiseMode
 
 EPSILONS = (math.inf, 8.0, 4.0, 2.0, 1.0, 0.5)
 FLEETS = (50, 500)

@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 
 from client.data import InputFacts
-from personalization.backbone import Backbone, load_backbone
-from personalization.layers import find_layers
-from personalization.masked import MaskedModel
-from personalization.measurement import DensePredictions
+from personalization.cutting.masked import MaskedModel
+from personalization.model_files.backbone import Backbone, load_backbone
 from personalization.pipeline import personalize
-from personalization.prior import Prior
-from personalization.private_trace import compensation, device_trace, fit_split
-from personalization.sensing import one_at_a_time, take_samples
+from personalization.sensing.measurement import DensePredictions
+from personalization.sensing.prior import Prior
+from personalization.sensing.private_trace import compensation, device_trace, fit_split
+from personalization.sensing.probes import one_at_a_time, take_samples
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import StatisticsLayout, to_wire
+from personalization.transformer.layers import find_layers
+from personalization.wire.statistics import StatisticsLayout, to_wire
 from simulations.evaluation import Evaluator
 from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData, make_fleet_data

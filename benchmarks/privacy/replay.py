@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.privacy_terms import NoiseMode, PrivacyTerms
-from personalization.statistics import StatisticsLayout, from_wire
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import NoiseMode, PrivacyTerms
+from personalization.wire.statistics import StatisticsLayout, from_wire
 from server.sampling import sample_size
 from simulations.noise import SeededEntropy
 from strategies.privacy.accounting import rho_of

@@ -11,7 +11,7 @@ import time
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-_WATCHED = "personalization.masked"
+_WATCHED = "personalization.cutting.masked"
 
 
 def _since_start() -> float:

@@ -23,9 +23,9 @@ from benchmarks.text.proportionality import proportionality
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.whole import evaluate_whole
+from personalization.data.texts import WINDOW_TOKENS
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
-from personalization.texts import WINDOW_TOKENS
 
 UNTRAINED, TRAINED, WHOLE = "untrained", "distilled", "whole"
 PARTS = (UNTRAINED, TRAINED, WHOLE)

@@ -18,10 +18,10 @@ from benchmarks.text.rows import (
     row_curves,
     without_blocks,
 )
-from personalization.allocation import Curves
-from personalization.local_errors import local_errors
-from personalization.sensing import one_at_a_time, take_samples
-from personalization.texts import WINDOW_TOKENS
+from personalization.allocation.allocate import Curves
+from personalization.data.texts import WINDOW_TOKENS
+from personalization.sensing.local_errors import local_errors
+from personalization.sensing.probes import one_at_a_time, take_samples
 
 Record = dict[str, Any]
 # Number of the client, row, budget, column.

@@ -10,26 +10,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.data import InputFacts
-from personalization.allocation import Curves, allocate, weight_costs
-from personalization.backbone import load_backbone
-from personalization.blockwise import cut_in_blocks
+from personalization.allocation.allocate import Curves, allocate, weight_costs
+from personalization.cutting.blockwise import cut_in_blocks
+from personalization.cutting.masked import MaskedModel, MaskedPass
+from personalization.data.tasks import PrivateSamples, text_samples
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.fewer_tokens import FewerTokens
 from personalization.final_model import made_of, trained, tuned_first
-from personalization.layers import Layer, find_layers
-from personalization.masked import MaskedModel, MaskedPass
-from personalization.measurement import DensePredictions
-from personalization.own_vocabulary import own_vocabulary
-from personalization.private_trace import compensation, device_trace, fit_split
-from personalization.scoring import score_spelled, score_tokens
+from personalization.model_files.backbone import load_backbone
+from personalization.prediction.scoring import score_spelled, score_tokens
+from personalization.sensing.measurement import DensePredictions
+from personalization.sensing.private_trace import compensation, device_trace, fit_split
 from personalization.settings import PersonalizationSettings, Recovery
-from personalization.spelling import Spelling
-from personalization.tasks import PrivateSamples, text_samples
-from personalization.texts import TextPreprocessing
-from personalization.trace import DenseTrace
-from personalization.training import spread
-from personalization.vocabulary import cut_vocabulary, expected_tokens
-from personalization.whole_teacher import WholeTeacher
+from personalization.training.loop import spread
+from personalization.transformer.layers import Layer, find_layers
+from personalization.transformer.trace import DenseTrace
+from personalization.vocabulary.cut import cut_vocabulary, expected_tokens
+from personalization.vocabulary.fewer_tokens import FewerTokens
+from personalization.vocabulary.own import own_vocabulary
+from personalization.vocabulary.spelling import Spelling
+from personalization.vocabulary.whole_teacher import WholeTeacher
 from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.layers import Layer
+from personalization.transformer.layers import Layer
 
 Record = dict[str, Any]
 Array = NDArray[np.float64]

@@ -7,16 +7,16 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.text.clients import Counts
-from personalization.allocation import Curves, fit_curves
-from personalization.allocation_profiles import PROFILES, profile_curves, profile_levels
-from personalization.layers import Layer
-from personalization.prior import LOOK, Prior
-from personalization.prior_completion import completed_prior
+from personalization.allocation.allocate import Curves, fit_curves
+from personalization.allocation.profiles import PROFILES, profile_curves, profile_levels
 from personalization.recovery import recover
-from personalization.sensing import draw_probes, probe_levels
+from personalization.sensing.prior import LOOK, Prior
+from personalization.sensing.prior_completion import completed_prior
+from personalization.sensing.probes import draw_probes, probe_levels
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import from_wire, to_wire
-from personalization.trace import DenseTrace
+from personalization.transformer.layers import Layer
+from personalization.transformer.trace import DenseTrace
+from personalization.wire.statistics import from_wire, to_wire
 
 Array = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from benchmarks.text.whole import (
     TUNING_STEPS,
     WINDOWS,
 )
-from personalization.allocation_profiles import PROFILES
+from personalization.allocation.profiles import PROFILES
 
 Record = dict[str, Any]
 Array = NDArray[np.float64]

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from benchmarks.text.cells import Fleet, row_counts, sensed_curves
 from benchmarks.text.clients import Client, Counts, load_client
 from benchmarks.text.rows import FLEET, FLEET_AND_OWN
-from personalization.layers import find_layers, linear_bias
 from personalization.settings import Recovery
-from personalization.vocabulary import mean_predictions
-from personalization.vocabulary_size import vocabulary_size
+from personalization.transformer.layers import find_layers, linear_bias
+from personalization.vocabulary.cut import mean_predictions
+from personalization.vocabulary.size import vocabulary_size
 
 Record = dict[str, Any]
 SHARE = 0.8

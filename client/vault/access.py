@@ -6,7 +6,7 @@ from pathlib import Path
 
 from client.vault.keys import ENVIRONMENT_KEY, EnvironmentKey, KeyFile, KeyringKey, KeySource
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 
 @dataclass(frozen=True)

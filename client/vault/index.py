@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from client.vault.sealing import SealError, UnknownFormatError, UnknownKeyError, VaultKey, seal, unseal
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 COPIES = ("index-a.sealed", "index-b.sealed")
 # Names of entries begin otherwise (see `entry_name`), so that none can pass for an index or a counter.

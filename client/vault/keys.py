@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from client.vault.sealing import VaultKey
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 ENVIRONMENT_KEY = "FEDSIEVE_VAULT_KEY"
 ENVIRONMENT_OLD_KEY = "FEDSIEVE_VAULT_KEY_OLD"

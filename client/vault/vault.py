@@ -28,7 +28,7 @@ from client.vault.index import (
 from client.vault.lock import StateLock
 from client.vault.sealing import VAULT_ID_BYTES, SealError, UnknownFormatError, VaultKey, seal, unseal
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 # An entry of the vault's own, in one that began anew after it was given up.
 _BEGAN_ANEW = "began-anew"

@@ -10,7 +10,7 @@ from pathlib import Path
 from client.node_file import NodeFile
 from deployment.join.layout import OWNER
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 _LOCK = ".join.lock"
 

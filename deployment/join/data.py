@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from personalization.data.tasks import TaskName
 from personalization.errors import UserError
-from personalization.tasks import TaskName
 
 _IMAGES_CHECKED = 64
 
@@ -29,8 +29,8 @@ def check_data(data: Path) -> DataFound:
     Of many images 64 are decoded, evenly spread, and text is read whole; what they are to the model is only known once
     there is one. Files of text beside images, such as a readme, are passed over.
     """
-    from personalization.image_data import check_images, class_folders, image_files, read_npz
-    from personalization.texts import holds_text
+    from personalization.data.image_data import check_images, class_folders, image_files, read_npz
+    from personalization.data.texts import holds_text
 
     if data.suffix == ".npz" and data.is_file():
         return DataFound("image", len(check_images(read_npz(data, ("images",)).get("images"), data, "images")))
@@ -55,7 +55,7 @@ def check_data(data: Path) -> DataFound:
 
 
 def _decode(files: Sequence[Path]) -> None:
-    from personalization.images import read_image
+    from personalization.data.images import read_image
 
     count = min(len(files), _IMAGES_CHECKED)
     for number in range(count):
@@ -63,7 +63,7 @@ def _decode(files: Sequence[Path]) -> None:
 
 
 def _read(folder: Path) -> int:
-    from personalization.texts import read_texts, text_files
+    from personalization.data.texts import read_texts, text_files
 
     files = text_files(folder)
     texts = [text for file in files for text in read_texts(file) if text.strip()]

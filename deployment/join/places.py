@@ -12,7 +12,7 @@ from pathlib import Path
 from client.node_file import NodeFile
 from deployment.join.vault_choice import VaultChoice
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 _APP = "fedsieve"
 

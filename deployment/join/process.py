@@ -17,7 +17,7 @@ from client.launcher import environment_with_launcher
 from client.node_file import NodeFile
 from deployment.join.flower_log import LastWords, Said, Sign, plain, read_line
 from deployment.join.recording import ENVIRONMENT
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 LOG = "supernode.log"
 _KEY, _AUTHORITY, _CONFIG = "node.key", "authority.crt", "node-config.toml"

@@ -26,9 +26,9 @@ from deployment.join.report import Reporter
 from deployment.join.settings import JoinSettings
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
-from personalization.codes import ClientFailure, failure_name
 from personalization.errors import UserError
-from personalization.extras import check_adapters
+from personalization.system.extras import check_adapters
+from personalization.wire.codes import ClientFailure, failure_name
 
 _TICK_SECONDS = 1.0
 _STOP = object()

@@ -7,9 +7,9 @@ from typing import Any
 
 from deployment.join.data import DataFound
 from deployment.join.vault_choice import VaultChoice
+from personalization.data.tasks import TextBatch
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings, Precision, Recovery, check_vocabulary
-from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT, SecureAggregationSettings
 
 

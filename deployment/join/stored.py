@@ -9,12 +9,12 @@ from client.vault.keys import ENVIRONMENT_KEY
 from deployment.join.layout import is_state
 from deployment.join.places import Places, remembered_vault
 from deployment.join.vault_choice import VaultChoice, open_state
-from personalization.codes import ClientError
 from personalization.device.manifest import DeviceManifest, Precision
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError
 
 if TYPE_CHECKING:
-    from personalization.continuation import Generation
+    from personalization.prediction.continuation import Generation
 
 
 def open_stored(
@@ -40,8 +40,8 @@ def predict_from_state(
     Needs no lock: a client may be at work on the next one. Raises UserError.
     """
     from client.model import load_model
-    from personalization.prediction import predict_images
-    from personalization.source_model import SourceModel
+    from personalization.model_files.source_model import SourceModel
+    from personalization.prediction.image_prediction import predict_images
 
     state, _ = open_stored(folder, choice, environment)
     return predict_images(SourceModel.personal(load_model(state), str(folder)), images)
@@ -61,8 +61,8 @@ def predict_text_from_state(
     Needs no lock: a client may be at work on the next one. Raises UserError.
     """
     from client.model import load_model
-    from personalization.generation import predict_text
-    from personalization.source_model import SourceModel
+    from personalization.model_files.source_model import SourceModel
+    from personalization.prediction.generation import predict_text
 
     state, _ = open_stored(folder, choice, environment)
     source = SourceModel.personal(load_model(state), str(folder))
@@ -83,7 +83,7 @@ def export_from_state(
     What is exported is not encrypted. Needs no lock. Raises UserError.
     """
     from client.model import load_model
-    from personalization.export import export_loaded_model
+    from personalization.export.export_model import export_loaded_model
 
     state, _ = open_stored(folder, choice, environment)
     return export_loaded_model(load_model(state), data, out, precision=precision, source=str(folder))

@@ -8,8 +8,8 @@ from typing import Literal
 from client.state import VAULT, ClientState
 from client.vault.access import VaultAccess, find_access
 from client.vault.keys import ENVIRONMENT_KEY, create_key_file
-from personalization.codes import ClientError
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError
 
 Source = Literal["file", "keyring", "environment", "none"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from client.state import RECORD, VAULT, VERSION, ClientState
 from client.vault.index import COPIES
-from personalization.codes import ClientError
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError
 
 _ERROR = "last_error.json"
 # With less than this nothing of a plan can be kept, not even why it failed.

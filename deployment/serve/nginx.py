@@ -43,7 +43,7 @@ def find_nginx() -> Path:
 
 def write_config(proxy: Proxy) -> Path:
     """Write configuration and folders for temporary files, and return the configuration's path. Raises OSError."""
-    from personalization.files import write_atomically
+    from personalization.system.files import write_atomically
 
     proxy.folder.mkdir(mode=0o700, exist_ok=True)
     for name in TEMPORARY:

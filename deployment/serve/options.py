@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from personalization.data.tasks import TextBatch
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
-from personalization.tasks import TextBatch
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 SecureMode = Literal["auto", "sum", "cohorts", "off"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployment.serve.registration import NodeCounts
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 
 _RUNS_KEPT = 50
 

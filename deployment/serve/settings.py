@@ -8,9 +8,9 @@ from typing import Any
 
 from deployment.enrolment_key import ENROLMENT
 from deployment.serve.privacy import ChosenMode, secure_mode
+from personalization.data.tasks import TextBatch
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
-from personalization.tasks import TextBatch
 from server.settings import ConfigValue, SecureMode, ServerSettings, read_settings
 from strategies.privacy.settings import PrivacySettings
 from strategies.secure_aggregation.settings import SMALLEST_COHORT

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
-from personalization.private_files import check_private
+from personalization.system.files import write_atomically
+from personalization.system.private_files import check_private
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.planning import FleetKnowledge
 
-# As in personalization/groups.py, which needs torch: a head is a group of its own, an MLP has so many.
+# As in personalization/transformer/groups.py, which needs torch: a head is a group of its own, an MLP has so many.
 MLP_GROUPS = 16
 KINDS = ("attention", "mlp")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deployment.status.fields import count, counts, mapping, number, objects, text
-from personalization.statistics import SCALARS, from_wire
+from personalization.wire.statistics import SCALARS, from_wire
 from strategies.privacy.words import write_privacy
 
 # Counts of a round's record: name on the page, name in the journal.

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from personalization.data.images import ImagePreprocessing
 from personalization.device import DEVICE_MANIFEST
 from personalization.device.checks import ExportCheck, TextExportCheck
 from personalization.device.footprint import DeviceFootprint, TextFootprint
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing
 
 FORMAT = 1
 Precision = Literal["fp32", "int8-dynamic", "int8-static"]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from personalization.data.image_data import read_images
+from personalization.data.images import ImagePreprocessing, pixel_array
 from personalization.device.runtime import load_device_model, run_session, softmax
 from personalization.errors import UserError
-from personalization.image_data import read_images
-from personalization.images import ImagePreprocessing, pixel_array
 
 
 def predict_files(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:

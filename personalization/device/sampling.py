@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.continuation import Generation
+from personalization.prediction.continuation import Generation
 
 
 def choose_token(logits: NDArray[np.float32], settings: Generation, random: np.random.Generator) -> int:

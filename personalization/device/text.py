@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.continuation import Generation, read_prompt, read_scored, score_record
+from personalization.data.texts import TextPreprocessing, Tokens
 from personalization.device.decoder import DecoderRun
 from personalization.device.manifest import DeviceText
 from personalization.device.runtime import DeviceModel, load_device_model, verify_file
 from personalization.device.sampling import choose_token
 from personalization.errors import UserError
-from personalization.texts import TextPreprocessing, Tokens
+from personalization.prediction.continuation import Generation, read_prompt, read_scored, score_record
 
 # How much of a text is scored at a time: logits of as many positions exist together.
 _PIECE = 64

@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 
 from personalization.errors import UserError
-from personalization.prior import Prior
 from personalization.recovery.base import Array, Solver
 from personalization.recovery.quadratic import minimize
 from personalization.recovery.scaling import common_scale, floored_sensitivity, pull_weights
+from personalization.sensing.prior import Prior
 
 Penalty = Literal["l1", "l2"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.prior import Prior
+from personalization.sensing.prior import Prior
 
 Array = NDArray[np.float64]
 

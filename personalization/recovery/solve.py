@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from personalization.errors import UserError
-from personalization.prior import Prior
 from personalization.recovery.base import Array, RecoveryResult, Solver
 from personalization.recovery.cross_validation import (
     FEWEST_PROBES,
@@ -19,6 +18,7 @@ from personalization.recovery.lasso import Lasso, lasso_weights
 from personalization.recovery.matching_pursuit import MatchingPursuit
 from personalization.recovery.precision import sample_precision
 from personalization.recovery.scaling import floored_sensitivity, is_usable
+from personalization.sensing.prior import Prior
 
 SolverName = Literal["deviation", "lasso", "omp"]
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.settings import read_settings
-from personalization.backbone import Backbone
-from personalization.footprint import stored_bytes
+from personalization.allocation.footprint import stored_bytes
+from personalization.data.tasks import PrivateSamples
+from personalization.model_files.backbone import Backbone
+from personalization.model_files.storage import stored_tensors
 from personalization.pipeline import Personalization
-from personalization.plan import Plan
 from personalization.settings import PersonalizationSettings
-from personalization.storage import stored_tensors
-from personalization.tasks import PrivateSamples
+from personalization.wire.plan import Plan
 from simulations.arms.models import as_stored
 from simulations.conditions.roles import Roles
 from simulations.evaluation import Judge

@@ -1,7 +1,7 @@
 """The dense model: nothing is cut, only its head is fitted as a personal model's is."""
 
-from personalization.footprint import stored_bytes
-from personalization.layers import find_layers
+from personalization.allocation.footprint import stored_bytes
+from personalization.transformer.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.models import with_fitted_head
 from simulations.fleet_settings import FleetSettings

@@ -1,13 +1,13 @@
 """Levels that rise linearly with depth, as in ATP (2502.14770)."""
 
-from personalization.allocation_profiles import DEPTH_SLOPE
+from personalization.allocation.profiles import DEPTH_SLOPE
 from simulations.arms.profile import ProfileArm
 
 
 class DepthLinear(ProfileArm):
     """Deeper blocks lose more: ATP (2502.14770) shows a rise in equal steps to be near the best for language models.
 
-    ATP searches for the slope of each model; here it is one and the same (personalization.allocation_profiles).
+    ATP searches for the slope of each model; here it is one and the same (personalization.allocation.profiles).
     """
 
     name = profile = "depth-linear"

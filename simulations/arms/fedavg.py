@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from personalization.measurement import entropy_increase
+from personalization.sensing.measurement import entropy_increase
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import Arm, ArmResult, Row, World, client_row
 from simulations.arms.masked_average import MaskedAverage

@@ -1,9 +1,9 @@
 """Every client alone: it measures each layer at each level by itself and knows nothing of a fleet."""
 
-from personalization.footprint import stored_bytes
-from personalization.layers import find_layers
+from personalization.allocation.footprint import stored_bytes
 from personalization.pipeline import personalize
 from personalization.settings import PersonalizationSettings
+from personalization.transformer.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.fleet_settings import FleetSettings
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from personalization.layers import Layer
-from personalization.trace import Inputs
+from personalization.transformer.layers import Layer
+from personalization.transformer.trace import Inputs
 from personalization.unstructured import magnitude
 from simulations.arms.zeros import ZerosArm
 

@@ -9,12 +9,12 @@ from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 from torch import nn
 
-from personalization.cutting import cut_model
-from personalization.footprint import block_weights, kept_weights
-from personalization.groups import UnitGroups, dropped_units
-from personalization.layers import find_layers, linear_weight
+from personalization.allocation.footprint import block_weights, kept_weights
+from personalization.cutting.cut_model import cut_model
 from personalization.pipeline import Personalization, personalize
-from personalization.prior import CERTAINTY, Prior
+from personalization.sensing.prior import CERTAINTY, Prior
+from personalization.transformer.groups import UnitGroups, dropped_units
+from personalization.transformer.layers import find_layers, linear_weight
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World, client_settings, signal_labels
 from simulations.arms.training import Training, Weights, read_weights, train, with_weights

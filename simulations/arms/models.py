@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from personalization.head import classifier_path, label_shift, shift_classifier
-from personalization.layers import Layer
-from personalization.readout import outputs_of
-from personalization.trace import Inputs
+from personalization.transformer.head import classifier_path, label_shift, shift_classifier
+from personalization.transformer.layers import Layer
+from personalization.transformer.readout import outputs_of
+from personalization.transformer.trace import Inputs
 
 
 def as_stored(model: nn.Module, dtype: str) -> nn.Module:
@@ -24,8 +24,8 @@ def as_stored(model: nn.Module, dtype: str) -> nn.Module:
 def with_fitted_head(model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> nn.Module:
     """Return `model`, dense or cut, with its head fitted to the class mixture of `inputs` [samples, ...], unlabelled.
 
-    layers: of the dense model. See `personalization.head`: a model without a classifier stays as it is. All tensors
-    but the classifier's bias are shared with `model`.
+    layers: of the dense model. See `personalization.transformer.head`: a model without a classifier stays as it is. All
+    tensors but the classifier's bias are shared with `model`.
     """
     logits = private_logits(model, inputs)
     path = classifier_path(model, layers, logits.shape[-1])

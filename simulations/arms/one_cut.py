@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.costs import unit_costs
-from personalization.plan import Plan
+from personalization.allocation.costs import unit_costs
+from personalization.wire.plan import Plan
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.service import Answer, Service
 from simulations.arms.voting import dropped_by_vote, group_costs

@@ -5,20 +5,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from personalization.allocation_profiles import profile_curves, profile_levels, profile_prior
-from personalization.costs import unit_costs
-from personalization.footprint import stored_bytes
-from personalization.layers import find_layers
+from personalization.allocation.costs import unit_costs
+from personalization.allocation.footprint import stored_bytes
+from personalization.allocation.profiles import profile_curves, profile_levels, profile_prior
+from personalization.data.tasks import PrivateSamples
 from personalization.pipeline import Personalization, personalize
-from personalization.sensing import probe_levels
+from personalization.sensing.probes import probe_levels
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import PrivateSamples
+from personalization.transformer.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row, client_settings, findings, signal_labels
 from simulations.fleet_settings import FleetSettings
 
 
 class ProfileArm(Arm):
-    """Levels come from `profile` (see personalization.allocation_profiles) instead of from measurements.
+    """Levels come from `profile` (see personalization.allocation.profiles) instead of from measurements.
 
     Clients believe the profile as they would a fleet's prior that is certain of every layer, and take no probes;
     ranking, compensation, budget and tolerance are those of every personal model.

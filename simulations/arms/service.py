@@ -14,9 +14,9 @@ from torch import nn
 from client.app import make_app
 from client.state import MODEL, RECORD
 from personalization.errors import UserError
-from personalization.plan import Plan
+from personalization.model_files.storage import load_personal_model
 from personalization.settings import PersonalizationSettings
-from personalization.storage import load_personal_model
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from server.exchange import exchange
 from simulations.arms.base import FOUND, Row, World

@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
-from personalization.readout import outputs_of
-from personalization.tasks import PrivateSamples
+from personalization.transformer.readout import outputs_of
 
 Weights = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.allocation import Costs
-from personalization.groups import UnitGroups
+from personalization.allocation.allocate import Costs
+from personalization.transformer.groups import UnitGroups
 
 
 def group_costs(groups: UnitGroups, costs: Costs) -> NDArray[np.float64]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from personalization.footprint import block_weights
-from personalization.layers import Layer, find_layers, linear_weight
-from personalization.trace import Inputs
+from personalization.allocation.footprint import block_weights
+from personalization.transformer.layers import Layer, find_layers, linear_weight
+from personalization.transformer.trace import Inputs
 from personalization.unstructured import pruned_paths, sparse_bytes, zipped_bytes
 from simulations.arms.base import Arm, ArmResult, Row, World, client_row
 from simulations.arms.models import with_fitted_head

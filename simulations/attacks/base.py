@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.attacks.fields import Vector
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.attacks.base import AttackWithStrength
 from simulations.attacks.fields import Vector, average
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.statistics import SCALARS, StatisticsLayout, to_wire
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import SCALARS, StatisticsLayout, to_wire
 
 Vector = NDArray[np.float64]
 _FIELDS = ("precision", "sensitivity", "level", "personalized", "group_kept", "scalars")

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.attacks.base import Attack
 from simulations.attacks.fields import Vector, average
 

@@ -8,7 +8,7 @@ from flwr.proto.message_pb2 import Message as EncodedMessage
 from google.protobuf.message import DecodeError
 
 from client.recording import Entry, Kind
-from personalization.codes import failure_name
+from personalization.wire.codes import failure_name
 from simulations.audit.asked import Asked, read_asked
 from simulations.audit.envelope import envelope_leaf
 from simulations.audit.leaves import Decoded, Leaf, Piece

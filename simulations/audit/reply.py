@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from flwr.app import RecordDict
 from flwr.common.constant import ErrorCode
 
-from personalization.codes import ClientFailure
 from personalization.errors import UserError
-from personalization.plan import PlanError
-from personalization.statistics import StatisticsError
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import PlanError
+from personalization.wire.statistics import StatisticsError
 from simulations.audit.leaves import FRAMING, Leaf, Piece, cut, shown
 from simulations.audit.protobuf import Part
 from simulations.audit.secure import secure_pieces

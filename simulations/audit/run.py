@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from server.journal import Journal
 from simulations.audit.leaves import Decoded
 from simulations.audit.source import Source, find_source, read_file, recorded_bytes

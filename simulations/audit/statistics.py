@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.statistics import SCALARS, WIRE_TYPE, StatisticsLayout
+from personalization.wire.statistics import SCALARS, WIRE_TYPE, StatisticsLayout
 from simulations.audit.leaves import Piece
 from strategies.private_protocol import RELEASED_TYPE
 

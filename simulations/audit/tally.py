@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from personalization.statistics import SCALARS, StatisticsLayout
+from personalization.wire.statistics import SCALARS, StatisticsLayout
 from simulations.audit.leaves import FRAMING, Decoded, Leaf
 
 STATISTICS, SUM, ENVELOPE, HTTP, FRAME = (

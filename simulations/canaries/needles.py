@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.backbone import read_tokenizer
+from personalization.data.image_data import class_folders, image_files, read_npz
+from personalization.data.images import read_image
+from personalization.data.texts import TEXT_SUFFIXES, TextPreprocessing, read_texts, text_files
 from personalization.errors import UserError
-from personalization.image_data import class_folders, image_files, read_npz
-from personalization.images import read_image
-from personalization.texts import TEXT_SUFFIXES, TextPreprocessing, read_texts, text_files
+from personalization.model_files.backbone import read_tokenizer
 from simulations.canaries.encodings import encodings, png
 from simulations.canaries.images import canary_clients, canary_image
 from simulations.canaries.texts import canary_text, text_encodings, token_encodings

@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 
 import numpy as np
 
-from personalization.texts import TextPreprocessing, Tokens
+from personalization.data.texts import TextPreprocessing, Tokens
 from simulations.canaries.images import canary_clients
 from simulations.speakers import SpeakerData
 

@@ -50,7 +50,7 @@ def audit(
     Exit code 0: every byte is explained and nothing private was found. 1: something is wrong; what and where is said.
     2: there is nothing to audit.
     """
-    from personalization.files import write_atomically
+    from personalization.system.files import write_atomically
     from simulations.audit.run import AuditSettings, run_audit
     from simulations.report.audit_page import write_audit
     from simulations.report.audit_table import audit_tables, finding_lines

@@ -11,8 +11,8 @@ from personalization.errors import UserError
 
 def export_to_gguf(model_folder: Path, data: Path | None, out: Path, *, int8: str, as_json: bool) -> None:
     """Write the model in a folder as GGUF and say what was written. Raises UserError."""
-    from personalization.gguf_export import export_gguf
-    from personalization.source_model import read_source_model
+    from personalization.export.gguf_export import export_gguf
+    from personalization.model_files.source_model import read_source_model
     from simulations.report.units import format_bytes
 
     if data is not None:

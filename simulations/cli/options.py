@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from personalization.data.tasks import TextBatch
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
-from personalization.tasks import TextBatch
 
 Task = Literal["image", "text"]
 

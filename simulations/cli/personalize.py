@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from personalization.data.tasks import TextBatch
 from personalization.errors import UserError
-from personalization.option_groups import grouped
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import TextBatch
+from personalization.system.option_groups import grouped
 from simulations.cli.options import (
     CuttingOptions,
     JsonOption,

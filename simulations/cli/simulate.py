@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from personalization.errors import UserError
-from personalization.option_groups import grouped
+from personalization.system.option_groups import grouped
 from simulations.cli.fleet_options import DataOptions, FleetOptions, LearningOptions, NoiseOptions, RunOptions
 from simulations.cli.options import CuttingOptions, JsonOption, RecoveryOptions, TextOptions, spare_threads
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from personalization.continuation import Generation
+from personalization.data.texts import TEXT_SUFFIXES
 from personalization.device import DEVICE_MANIFEST
-from personalization.texts import TEXT_SUFFIXES
+from personalization.prediction.continuation import Generation
 from simulations.cli.options import SeedOption
 
 

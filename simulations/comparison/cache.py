@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personalization.errors import UserError
-from personalization.files import remove_temporary, write_atomically
+from personalization.system.files import remove_temporary, write_atomically
 from simulations.comparison.cells import CELL_FORMAT, Cell
 
 CACHE, CELLS, FAILED, SCRATCH = "compare.json", "cells", "failed", "work"

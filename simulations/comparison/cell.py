@@ -13,9 +13,9 @@ from flwr.serverapp import Grid
 
 from client.app import make_app as make_client_app
 from client.state import MODEL, RECORD
-from personalization.footprint import block_weights
-from personalization.layers import Layer, find_layers
-from personalization.storage import load_personal_model, read_manifest
+from personalization.allocation.footprint import block_weights
+from personalization.model_files.storage import load_personal_model, read_manifest
+from personalization.transformer.layers import Layer, find_layers
 from server.app import make_app as make_server_app
 from server.journal import load_journal
 from server.sampling import sample_size

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from personalization.masked import Units
+from personalization.cutting.masked import Units
+from personalization.data.tasks import Preprocessing
 from personalization.pipeline import Personalization, personalize
-from personalization.prior import Prior
-from personalization.sensing import ProbeSamples
+from personalization.sensing.prior import Prior
+from personalization.sensing.probes import ProbeSamples
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import Preprocessing
-from personalization.trace import Inputs
-from personalization.training import TrainingData
+from personalization.training.loop import TrainingData
+from personalization.transformer.trace import Inputs
 
 _KEPT = 128
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.comparison.cache import Cache, opened_cache
 from simulations.comparison.cells import Cell
 from simulations.comparison.comparison import Comparison

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from client.data import InputFacts
-from personalization.backbone import Backbone, load_backbone
+from personalization.allocation.footprint import stored_bytes
+from personalization.data.tasks import check_task
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.footprint import stored_bytes
-from personalization.layers import find_layers
-from personalization.tasks import check_task
-from personalization.texts import TextPreprocessing
+from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.transformer.layers import find_layers
 from simulations.arms.base import World
 from simulations.arms.registry import find_arm
 from simulations.comparison.first_search import FirstSearches

@@ -8,7 +8,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from personalization.statistics import StatisticsError
+from personalization.wire.statistics import StatisticsError
 from simulations.attacks.fields import Vector, echo
 from simulations.conditions.masked_lies import FORGE_STREAM, MaskedLies
 from simulations.conditions.odds import straggler_odds

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from client.data import Config
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.attacks.base import Attack
 from simulations.attacks.fields import Vector, echo
 from simulations.conditions.roles import Roles

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.inference.class_inference import class_trials, linear, network
 from simulations.inference.linkage import LinkageView, draw_pairs, linkage_scores, linkage_trials
 from simulations.inference.membership import Clients, ask, membership_scores, membership_trials

@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from personalization.head import classifier_path, label_shift
-from personalization.images import to_pixel_values
-from personalization.layers import Layer, find_layers
-from personalization.masked import Compensation, MaskedModel
-from personalization.measurement import entropy_increase
-from personalization.sensing import one_at_a_time, probe_counts
+from personalization.cutting.masked import Compensation, MaskedModel
+from personalization.data.images import to_pixel_values
+from personalization.sensing.measurement import entropy_increase
+from personalization.sensing.probes import one_at_a_time, probe_counts
 from personalization.settings import PersonalizationSettings
-from personalization.trace import trace_dense
+from personalization.transformer.head import classifier_path, label_shift
+from personalization.transformer.layers import Layer, find_layers
+from personalization.transformer.trace import trace_dense
 from simulations.inference.shadow import LIVES, ShadowFleet
 from simulations.inference.store import Store
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.inference.views import Array
 from strategies.privacy.accounting import rho_of
 from strategies.privacy.mechanism import make_terms

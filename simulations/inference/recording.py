@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from server.planning import FleetKnowledge, PlanningSettings, learn
 from simulations.arms.service import Service
 from simulations.inference.shadow import CHUNK, LIVES, ShadowFleet, fleet_settings

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from personalization.torch_threads import torch_threads
+from personalization.system.torch_threads import torch_threads
 from simulations.inference.bench import Bench, Knowledge, Row, clients_of, noisy_views, views
 from simulations.inference.features import image_features
 from simulations.inference.fedavg import attack_updates

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data import InputFacts
-from personalization.backbone import Backbone, load_backbone
+from personalization.data.images import ImagePreprocessing
+from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing
-from personalization.tasks import PrivateSamples
+from personalization.model_files.backbone import Backbone, load_backbone
 from simulations.arms.base import World
 from simulations.data import ImageDataset, load_dataset
 from simulations.evaluation import Evaluator

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.inference.settings import InferenceSettings
 
 # What a recording depends on; the numbers of targets and shadow clients only say how many there are.

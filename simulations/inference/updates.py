@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.settings import derive_seed
-from personalization.head import classifier_path
-from personalization.layers import find_layers
+from personalization.transformer.head import classifier_path
+from personalization.transformer.layers import find_layers
 from simulations.arms.training import Training, read_weights, train, with_weights
 from simulations.evaluation import logits
 from simulations.inference.features import pool_pixels

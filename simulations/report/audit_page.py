@@ -7,7 +7,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.report import audit_figures as figures
 from simulations.report.audit_words import GROUP_WORDS, headline, inference_rows, search_lines
 from simulations.report.page import POLICY, STYLE, figure_html, table_html

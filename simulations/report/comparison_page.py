@@ -8,7 +8,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.report import comparison_figures as figures
 from simulations.report import comparison_page_tables as tables
 from simulations.report.comparison_footnotes import footnotes

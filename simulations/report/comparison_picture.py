@@ -9,7 +9,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.report.comparison_footnotes import footnotes
 from simulations.report.comparison_marks import Mark, method_marks, svg_symbol
 from simulations.report.comparison_metrics import (

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.fleet import FleetResult
 from simulations.fleet_prior import prior_record
 from simulations.report.page import write_report

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.report import figures
 from simulations.report.quality import TEXT, Quality, quality_of
 from simulations.report.units import format_bytes, format_figure, summary_figures

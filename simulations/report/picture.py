@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from simulations.report.figures import DENSE, GENERIC, PERSONAL, layer_names, personal_cells
 from simulations.report.quality import IMAGES
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 
 Vector = NDArray[np.float64]
 

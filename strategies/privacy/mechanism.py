@@ -3,7 +3,7 @@
 import math
 
 from personalization.errors import UserError
-from personalization.privacy_terms import GRID_STEPS, NoiseMode, PrivacyTerms
+from personalization.wire.privacy_terms import GRID_STEPS, NoiseMode, PrivacyTerms
 from strategies.privacy.accounting import distributed_rho, gaussian_rho
 from strategies.privacy.postprocessor import CentralNoise, Clipping, DistributedNoise, Postprocessor
 from strategies.secure_aggregation.graph import ALL_PAIRS, graph_size

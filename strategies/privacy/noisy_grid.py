@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
+from personalization.wire.privacy_terms import GRID_STEPS, PrivacyTerms
 from strategies.privacy.discrete_gaussian import Integers
 from strategies.privacy.mechanism import make_chain
 from strategies.privacy.postprocessor import DistributedNoise, Postprocessor, apply_on_client, from_grid, to_grid

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
+from personalization.wire.privacy_terms import GRID_STEPS, PrivacyTerms
 from strategies.privacy.discrete_gaussian import Integers, sample_discrete_gaussian
 from strategies.secure_aggregation.entropy import Entropy
 

@@ -9,8 +9,8 @@ is known already is shorter than the thing itself, the shorter the more rounds h
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout, to_wire
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout, to_wire
 
 Vector = NDArray[np.float64]
 # Where deviations are taken from before the fleet knows anything: a public guess, on the scale of the wire.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from personalization.errors import UserError
-from personalization.privacy_terms import PrivacyTerms
+from personalization.wire.privacy_terms import PrivacyTerms
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.privacy.accounting import rho_of
 from strategies.privacy.mechanism import make_terms

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
+from personalization.wire.privacy_terms import GRID_STEPS, PrivacyTerms
 from strategies.privacy.mechanism import make_chain
 from strategies.privacy.postprocessor import (
     DistributedNoise,

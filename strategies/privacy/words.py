@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from personalization.privacy_terms import NoiseMode
+from personalization.wire.privacy_terms import NoiseMode
 
 
 def write_privacy(record: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.base import Strategy
 from strategies.secure_aggregation.server import SecureTotal
 

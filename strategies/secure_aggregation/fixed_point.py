@@ -2,7 +2,7 @@
 
 The modulus exceeds the largest sum that the announced cohort can reach, so a sum never wraps and is exact. Mean and
 precision-weighted mean of the fleet are both ratios of entries of the sum: `weighted_sensitivity` is precision times
-sensitivity already (see personalization/statistics.py).
+sensitivity already (see personalization/wire/statistics.py).
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@ from tiny_text import VOCABULARY, write_language_model, write_speakers
 
 from benchmarks import device_text
 from benchmarks.device_text import candidates, measure, table, targets
-from personalization.backbone import load_backbone
-from personalization.texts import text_files
+from personalization.data.texts import text_files
+from personalization.model_files.backbone import load_backbone
 
 
 @pytest.fixture(scope="module")

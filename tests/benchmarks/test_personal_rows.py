@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not install
 
 from benchmarks.intervals import mean_interval, worst_decile
 from benchmarks.personalization.rows import fleet_prior, heuristic_levels
-from personalization.allocation import allocate, weight_costs
-from personalization.allocation_profiles import profile_curves
-from personalization.layers import Layer, LayerKind
+from personalization.allocation.allocate import allocate, weight_costs
+from personalization.allocation.profiles import profile_curves
+from personalization.transformer.layers import Layer, LayerKind
 
 
 def mlp(index: int, units: int = 480, weights: int = 10) -> Layer:

@@ -33,7 +33,7 @@ from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.whole import ARMS, CUT, DENSE, SHARE, SPELLED, TUNED, evaluate_whole
 from benchmarks.text.whole import TRAINED as TRAINED_ARM
 from personalization.errors import UserError
-from personalization.layers import Layer, LayerKind
+from personalization.transformer.layers import Layer, LayerKind
 from simulations.speakers import Speaker
 
 

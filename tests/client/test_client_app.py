@@ -10,11 +10,11 @@ from flwr.common.serde import message_from_proto, message_to_proto
 
 from client.app import make_app
 from client.data import InputFacts, load_private_data
-from personalization.codes import ClientError, ClientFailure
-from personalization.plan import Plan
-from personalization.prior import Prior
+from personalization.data.tasks import PrivateSamples
+from personalization.sensing.prior import Prior
 from personalization.settings import PersonalizationSettings
-from personalization.tasks import PrivateSamples
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from strategies.protocol import PIECES, pieces_record, read_pieces, read_reply, reply_content
 

@@ -18,12 +18,12 @@ from client.data import InputFacts
 from client.model import load_model
 from client.state import RECORD, ClientState
 from client.vault.keys import create_key_file
-from personalization.codes import ClientError, ClientFailure
+from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.sensing import ProbeSamples
-from personalization.tasks import PrivateSamples
+from personalization.sensing.prior import Prior
+from personalization.sensing.probes import ProbeSamples
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 
 pytestmark = pytest.mark.usefixtures("task_identity")

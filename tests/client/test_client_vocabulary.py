@@ -10,14 +10,14 @@ from client.model import load_model
 from client.settings import needs_labels, own_config, read_settings
 from client.state import ClientState
 from client.vault.keys import create_key_file
-from personalization import extras
-from personalization.codes import ClientFailure
-from personalization.continuation import Generation
-from personalization.generation import predict_text
+from personalization.model_files.source_model import SourceModel
 from personalization.pipeline import personalize
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.source_model import SourceModel
+from personalization.prediction.continuation import Generation
+from personalization.prediction.generation import predict_text
+from personalization.sensing.prior import Prior
+from personalization.system import extras
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import load_generic_backbone
 from strategies.protocol import read_reply
 

@@ -14,11 +14,11 @@ from client.settings import read_settings
 from client.state import ClientState
 from client.vault.keys import create_key_file
 from client.windows import WINDOWS, private_windows
-from personalization.backbone import load_backbone
-from personalization.codes import ClientFailure
+from personalization.data.tasks import PrivateSamples, TextBatch, load_windows
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.tasks import PrivateSamples, TextBatch, load_windows
+from personalization.model_files.backbone import load_backbone
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import load_generic_backbone
 
 BATCH = TextBatch(windows=10, tokens=16)

@@ -5,11 +5,11 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, MetricRecord, RecordDict
 
 from client.egress import egress_guard
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
-from personalization.pieces import PieceError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.model_files.pieces import PieceError
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from strategies.protocol import PLAN, plan_record, read_reply, reply_content
 
 LAYOUT = StatisticsLayout(layers=2, levels=2, groups=5)

@@ -9,7 +9,7 @@ from flwr.supernode.cli.flwr_clientapp import _parse_args_run_flwr_clientapp
 
 from client.launcher import COMMAND, environment_with_launcher
 from client.process import parser
-from personalization.allocator import ENVIRONMENT
+from personalization.system.allocator import ENVIRONMENT
 
 
 def test_it_takes_the_options_that_flowers_own_command_takes():

@@ -12,10 +12,10 @@ from client.privacy import admit, read_ledger
 from client.state import LEDGER, VAULT, ClientState
 from client.vault.access import find_access
 from client.vault.keys import create_key_file
-from personalization.codes import ClientError, ClientFailure
-from personalization.plan import Plan
-from personalization.privacy_terms import PrivacyTerms
-from personalization.statistics import StatisticsLayout
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import PrivacyTerms
+from personalization.wire.statistics import StatisticsLayout
 from strategies.privacy.accounting import epsilon_of, rho_of
 from strategies.privacy.ledger import Ledger
 from strategies.privacy.mechanism import answer_cost, make_terms

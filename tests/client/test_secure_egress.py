@@ -5,9 +5,9 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 
 from client.egress import egress_guard
-from personalization.codes import ClientFailure
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from strategies.protocol import PLAN, SECURE, plan_record, reply_content
 from strategies.secure_aggregation.fixed_point import FixedPoint
 from strategies.secure_aggregation.graph import graph_size

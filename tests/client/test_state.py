@@ -4,8 +4,8 @@ from flwr.app import Context, RecordDict
 
 from client.settings import derive_seed
 from client.state import ClientState
-from personalization.codes import ClientError, ClientFailure
-from personalization.sensing import ProbeSamples
+from personalization.sensing.probes import ProbeSamples
+from personalization.wire.codes import ClientError, ClientFailure
 
 DATA = bytes(32)
 

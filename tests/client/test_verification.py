@@ -15,10 +15,10 @@ from client.node_file import NodeFile
 from client.state import VERSION
 from client.vault.keys import create_key_file
 from deployment.command import Enrolment, enroll
-from personalization.codes import ClientFailure
-from personalization.files import write_atomically
-from personalization.plan import Plan
-from personalization.prior import Prior
+from personalization.sensing.prior import Prior
+from personalization.system.files import write_atomically
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from server.signing import PlanSigner
 from server.signing_key import SigningKey

@@ -15,9 +15,9 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as Encoded
 
 from client.app import make_app
-from personalization import skeleton
-from personalization.plan import Plan
-from personalization.prior import Prior
+from personalization.model_files import skeleton
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 
 ROOT = Path(__file__).parents[2]

@@ -26,24 +26,24 @@ from deployment.join.checks import Owner, claim_state
 from deployment.join.places import Places, Remembered, remembered_vault
 from deployment.join.vault_choice import VaultChoice
 from deployment.join.watch import StateWatcher
-from personalization.codes import ClientError
-from personalization.cutting import cut_model
+from personalization.cutting.cut_model import cut_model
 from personalization.device import DEVICE_MANIFEST
 from personalization.device.checks import ExportCheck, TextExportCheck
 from personalization.device.footprint import DeviceFootprint, TextFootprint
 from personalization.device.manifest import DeviceManifest, DeviceText, read_device_manifest
 from personalization.errors import UserError
-from personalization.layers import find_layers
-from personalization.manifest import Manifest
-from personalization.plan import Plan
-from personalization.sensing import ProbeSamples
-from personalization.storage import (
+from personalization.model_files.manifest import Manifest
+from personalization.model_files.storage import (
     PackedPersonalModel,
     load_personal_model,
     pack_personal_model,
     unpack_personal_model,
     write_personal_model,
 )
+from personalization.sensing.probes import ProbeSamples
+from personalization.transformer.layers import find_layers
+from personalization.wire.codes import ClientError
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from strategies.privacy.ledger import Ledger
 

@@ -15,10 +15,10 @@ from deployment.fleet import AUTHORITY, AUTHORITY_KEY, read_fleet
 from deployment.serve.record import earlier_runs
 from deployment.status.fields import parse_object
 from deployment.status.layers import layer_records
-from personalization.plan import Plan
-from personalization.privacy_terms import PrivacyTerms
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.privacy_terms import PrivacyTerms
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from server.enrolment_file import EnrolmentFile, read_enrolment_file
 from server.journal import Journal, load_journal
 from server.planning import FleetKnowledge

@@ -11,9 +11,9 @@ from made_recordings import Device, answer, ask, record_messages
 from PIL import Image
 
 from benchmarks.fuzz.wire import Decoder
-from personalization.image_data import read_npz
-from personalization.images import read_image
-from personalization.texts import read_texts
+from personalization.data.image_data import read_npz
+from personalization.data.images import read_image
+from personalization.data.texts import read_texts
 from simulations.audit.source import read_file
 from simulations.comparison.cache import CACHE, Cache, check_folder
 from simulations.comparison.cells import Cell

@@ -35,7 +35,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "what was encoded just before, in the same function or by its caller": {
         "client/state.py::save_samples",
         "client/windows.py::windows_entry",
-        "personalization/storage.py::pack_personal_model",
+        "personalization/model_files/storage.py::pack_personal_model",
         "simulations/engine.py::_over_the_wire",
         "simulations/recording.py::down",
     },
@@ -64,13 +64,13 @@ EXCEPTIONS: dict[str, set[str]] = {
         "simulations/report/comparison_picture.py::main",
         "simulations/report/picture.py::main",
     },
-    "the model that an operator chooses: transformers reads it; tests/personalization/test_backbone.py damages it": {
-        "personalization/backbone.py::_check_weights",
-        "personalization/backbone.py::_read_json",
-        "personalization/gguf_tokenizer.py::read_tokenizer",
-        "personalization/spelling.py::_first_pairs",
-        "personalization/spelling.py::_numbers",
-        "personalization/vocabulary.py::__init__",
+    "the model that an operator chooses: transformers reads it; test_backbone.py damages it": {
+        "personalization/model_files/backbone.py::_check_weights",
+        "personalization/model_files/backbone.py::_read_json",
+        "personalization/export/gguf_tokenizer.py::read_tokenizer",
+        "personalization/vocabulary/spelling.py::_first_pairs",
+        "personalization/vocabulary/spelling.py::_numbers",
+        "personalization/vocabulary/cut.py::__init__",
         "simulations/canaries/needles.py::_class_names",
     },
     "a search through any bytes, as numbers: none are wrong; tests/simulations/canaries": {

@@ -18,11 +18,11 @@ from client.state import ClientState
 from deployment.command import Enrolment, enroll
 from deployment.join.settings import JoinSettings
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
-from personalization.backbone import load_backbone
-from personalization.cutting import cut_model
-from personalization.images import ImagePreprocessing
-from personalization.layers import find_layers
-from personalization.storage import pack_personal_model, write_personal_model
+from personalization.cutting.cut_model import cut_model
+from personalization.data.images import ImagePreprocessing
+from personalization.model_files.backbone import load_backbone
+from personalization.model_files.storage import pack_personal_model, write_personal_model
+from personalization.transformer.layers import find_layers
 
 GREY = ImagePreprocessing(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
 
@@ -210,7 +210,7 @@ def test_join_refuses_text_that_no_plan_could_be_answered_with(node, images, tex
 
 
 def test_join_refuses_adapters_that_this_device_cannot_make(node, text, home, monkeypatch):
-    monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("personalization.system.extras.importlib.util.find_spec", lambda name: None)
     refused = run("join", node, "--data", text, "--adapters", "2")
     assert_refused(refused, "adapters need the library peft: pip install 'fedsieve[adapters]'")
     assert not (home / ".config").exists()

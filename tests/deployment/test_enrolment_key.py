@@ -6,8 +6,8 @@ from client.identity import read_identity
 from client.node_file import read_node_file
 from deployment.command import Enrolment, enroll
 from deployment.enrolment_key import ENROLMENT, ENROLMENT_KEY
-from personalization.codes import ClientError, ClientFailure
 from personalization.errors import UserError
+from personalization.wire.codes import ClientError, ClientFailure
 from server.enrolment_file import read_enrolment_file
 from strategies.secure_aggregation.identity import check_certificate
 

@@ -16,9 +16,9 @@ from benchmarks.faults.rows import HIT, crash, lost_cache
 from benchmarks.faults.watch import Watch, complete
 from client.model import load_model
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
-from personalization.image_data import image_files
-from personalization.prediction import predict_images
-from personalization.source_model import SourceModel
+from personalization.data.image_data import image_files
+from personalization.model_files.source_model import SourceModel
+from personalization.prediction.image_prediction import predict_images
 
 pytestmark = pytest.mark.slow
 DEADLINE = 30.0

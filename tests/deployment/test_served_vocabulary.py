@@ -25,8 +25,8 @@ from deployment.join.run import node_config
 from deployment.join.settings import JoinSettings
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.serve.settings import ServeSettings
-from personalization.manifest import Manifest
-from personalization.storage import MANIFEST_FILE, read_manifest
+from personalization.model_files.manifest import Manifest
+from personalization.model_files.storage import MANIFEST_FILE, read_manifest
 from server.app import make_app as make_server_app
 from server.journal import Journal, load_journal
 from simulations.engine import run_in_process

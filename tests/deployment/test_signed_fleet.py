@@ -14,8 +14,8 @@ from client.app import make_app as make_client_app
 from client.data import InputFacts
 from client.node_file import read_node_file
 from deployment.command import Enrolment, enroll
-from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.model_files.backbone import load_backbone
 from server.app import make_app as make_server_app
 from server.exchange import message_bytes
 from server.journal import load_journal

@@ -25,7 +25,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from personalization.layers import Layer
+from personalization.transformer.layers import Layer
 
 VOCABULARY = 31
 CLASSES = 5

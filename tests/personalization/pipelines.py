@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from architectures import Shape, build
 
 from personalization import PersonalizationSettings
-from personalization.prior import Prior
+from personalization.sensing.prior import Prior
+from tests.personalization.architectures import Shape, build
 
 either = pytest.mark.parametrize("name", ["vit", "llama"])
 SAMPLES = 24

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from pipelines import ATOMS, LAYERS, chosen, either, outputs, prior, tiny
 
 from personalization import PersonalizationSettings, personalize
-from personalization.backbone import load_backbone
+from personalization.allocation.footprint import block_weights, kept_weights
+from personalization.data.images import to_pixel_values
 from personalization.errors import UserError
-from personalization.footprint import block_weights, kept_weights
-from personalization.images import to_pixel_values
-from personalization.layers import find_layers
-from personalization.storage import load_personal_model, save_personal_model
+from personalization.model_files.backbone import load_backbone
+from personalization.model_files.storage import load_personal_model, save_personal_model
+from personalization.transformer.layers import find_layers
 from simulations.data import load_dataset
 from simulations.pretrain import MODEL_FOLDER
+from tests.personalization.pipelines import ATOMS, LAYERS, chosen, either, outputs, prior, tiny
 
 
 def tensors(model):
@@ -20,7 +20,7 @@ def tensors(model):
 
 @pytest.mark.parametrize("recovery", ["distill", "tune", "distill-tune"])
 def test_no_steps_are_no_training_and_need_no_labels_and_no_adapters(recovery, monkeypatch):
-    monkeypatch.setattr("personalization.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("personalization.system.extras.importlib.util.find_spec", lambda name: None)
     model, inputs = tiny("vit")
     found, ridge = (
         personalize(model, inputs, settings=chosen(**own))

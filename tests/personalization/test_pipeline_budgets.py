@@ -1,10 +1,11 @@
 import pytest
 import torch
-from pipelines import LAYERS, chosen, either, outputs, tiny
 
-from personalization import UserError, costs, personalize
-from personalization.footprint import count_macs, stored_bytes
-from personalization.layers import find_layers
+from personalization import UserError, personalize
+from personalization.allocation import costs
+from personalization.allocation.footprint import count_macs, stored_bytes
+from personalization.transformer.layers import find_layers
+from tests.personalization.pipelines import LAYERS, chosen, either, outputs, tiny
 
 
 @either

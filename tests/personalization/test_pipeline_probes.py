@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from increases import loss_increase
-from pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
 from personalization import personalize
-from personalization.prior import CERTAINTY, Prior
-from personalization.private_trace import fit_split
+from personalization.sensing.prior import CERTAINTY, Prior
+from personalization.sensing.private_trace import fit_split
 from personalization.settings import AUTOMATIC
+from tests.personalization.increases import loss_increase
+from tests.personalization.pipelines import ATOMS, SAMPLES, chosen, either, prior, tiny
 
 
 @either

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from pipelines import SAMPLES, chosen, tiny
 
 from personalization import UserError, personalize
+from tests.personalization.pipelines import SAMPLES, chosen, tiny
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])

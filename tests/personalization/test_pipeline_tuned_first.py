@@ -5,18 +5,18 @@ import math
 
 import pytest
 import torch
-from pipelines import SAMPLES, chosen, tiny
 
 from personalization import UserError, personalize
-from personalization.blockwise import cut_in_blocks
-from personalization.distillation import distill
-from personalization.masked import Compensation
-from personalization.private_trace import device_trace
-from personalization.scoring import score_tokens
+from personalization.cutting.blockwise import cut_in_blocks
+from personalization.cutting.masked import Compensation
+from personalization.prediction.scoring import score_tokens
+from personalization.sensing.private_trace import device_trace
 from personalization.settings import PersonalizationSettings
-from personalization.trace import DenseTrace
-from personalization.training import TrainingData, TrainingSettings
-from personalization.tuning import tune
+from personalization.training.distillation import distill
+from personalization.training.loop import TrainingData, TrainingSettings
+from personalization.training.tuning import tune
+from personalization.transformer.trace import DenseTrace
+from tests.personalization.pipelines import SAMPLES, chosen, tiny
 from tests.tiny_text import VOCABULARY, tiny_language_model
 
 

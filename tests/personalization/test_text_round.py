@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from personalization.pipeline import personalize
-from personalization.prior import Prior
+from personalization.sensing.prior import Prior
 from personalization.settings import PersonalizationSettings
 from tests.tiny_text import FAMILIES, tiny_language_model, tiny_preprocessing, tiny_tokenizer
 

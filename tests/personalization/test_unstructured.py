@@ -3,14 +3,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, build
 from torch import nn
 
 from personalization.errors import UserError
-from personalization.layers import find_layers, linear_weight
-from personalization.readout import outputs_of
-from personalization.storage import stored_tensors
+from personalization.model_files.storage import stored_tensors
+from personalization.transformer.layers import find_layers, linear_weight
+from personalization.transformer.readout import outputs_of
 from personalization.unstructured import magnitude, sparse_bytes, wanda, zipped_bytes
+from tests.personalization.architectures import ARCHITECTURES, build
 
 SHARES = (0.0, 0.3, 0.5)
 

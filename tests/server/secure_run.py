@@ -13,8 +13,8 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import make_app
 from client.data import InputFacts
 from client.node_file import SUMS_ONLY
-from personalization.statistics import StatisticsLayout
-from personalization.tasks import PrivateSamples
+from personalization.data.tasks import PrivateSamples
+from personalization.wire.statistics import StatisticsLayout
 from server.backbone import GenericBackbone
 from server.rounds import FleetServer
 from server.settings import ServerSettings

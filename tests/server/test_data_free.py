@@ -4,8 +4,8 @@ from conftest import make_tiny_vit
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-from personalization.groups import unit_groups
-from personalization.layers import LayerKind, find_layers, linear_bias, linear_weight
+from personalization.transformer.groups import unit_groups
+from personalization.transformer.layers import LayerKind, find_layers, linear_bias, linear_weight
 from server.data_free import group_folds, mean_activations
 
 SAMPLES = 200_000

@@ -4,7 +4,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.flower_strategy import REDUCED, StatisticsStrategy
 from simulations.engine import run_in_process
 from strategies.precision_weighted_mean import PrecisionWeightedMean

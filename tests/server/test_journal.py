@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.journal import JOURNAL, Journal, extend_journal, load_journal, open_journal
 from server.planning import FleetKnowledge
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.planning import FleetKnowledge, PlanningSettings, learn
 from strategies.protocol import plan_record
 

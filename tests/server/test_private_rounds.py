@@ -9,7 +9,7 @@ from secure_run import CLIENTS, SecureRun
 
 from client.node_file import EPSILON_BUDGET
 from personalization.errors import UserError
-from personalization.plan import Plan
+from personalization.wire.plan import Plan
 from server.journal import load_journal
 from server.private_rounds import NO_PRIVACY
 from server.settings import ServerSettings

@@ -6,7 +6,7 @@ from conftest import make_tiny_vit
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
-from personalization.plan import Plan
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone
 from server.exchange import exchange
 from strategies.protocol import STATISTICS, reply_content

@@ -8,10 +8,10 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from personalization.codes import ClientFailure
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout, from_wire
+from personalization.wire.codes import ClientFailure
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout, from_wire
 from server.backbone import GenericBackbone
 from server.journal import load_journal
 from server.rounds import FleetServer

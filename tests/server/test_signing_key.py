@@ -3,7 +3,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.node_file import parse_verify_key
 from personalization.errors import UserError
-from personalization.files import write_atomically
+from personalization.system.files import write_atomically
 from server.signing_key import SigningKey, next_series, read_signing_key
 
 

@@ -11,11 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from client.backbone import CACHE, BackboneShelf
 from client.state import ClientState
-from personalization.backbone import load_backbone
-from personalization.codes import ClientError, ClientFailure
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.texts import TextPreprocessing
+from personalization.model_files.backbone import load_backbone
+from personalization.wire.codes import ClientError, ClientFailure
+from personalization.wire.plan import Plan
 from server.backbone import GenericBackbone, load_generic_backbone
 from strategies.protocol import MANIFEST, read_pieces
 from strategies.secure_aggregation.fixed_point import FixedPoint

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from client.data import InputFacts
-from personalization.backbone import load_backbone
+from personalization.allocation.footprint import stored_bytes
 from personalization.errors import UserError
-from personalization.footprint import stored_bytes
-from personalization.layers import find_layers
+from personalization.model_files.backbone import load_backbone
 from personalization.pipeline import personalize
+from personalization.transformer.layers import find_layers
 from simulations.arms.base import FOUND, World, client_settings
 from simulations.arms.registry import ARMS, find_arm, run_arm
 from simulations.conditions.roles import Roles

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalization.allocation import Costs
+from personalization.allocation.allocate import Costs
 from simulations.arms.voting import dropped_by_vote, group_costs
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import make_tiny_vit
 
+from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
-from personalization.groups import dropped_units, unit_groups
-from personalization.layers import find_layers
-from personalization.tasks import PrivateSamples
+from personalization.transformer.groups import dropped_units, unit_groups
+from personalization.transformer.layers import find_layers
 from server.sampling import sample_nodes
 from simulations.arms.averaging import Averaging
 from simulations.arms.base import World

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import simulations.data
+from personalization.data.images import ImagePreprocessing
 from personalization.errors import UserError
-from personalization.images import ImagePreprocessing
 from simulations.bundle import BUNDLE, CLASS_NAMES
 from simulations.data import ImageDataset, draw_test_samples, load_dataset
 

@@ -9,8 +9,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import make_app as make_client_app
 from client.data import InputFacts
 from client.state import LEDGER, ClientState
-from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.model_files.backbone import load_backbone
 from server.app import make_app as make_server_app
 from server.journal import load_journal
 from simulations.engine import node_id, run_in_process

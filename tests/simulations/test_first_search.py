@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from personalization.prior import Prior
+from personalization.data.texts import TextPreprocessing
+from personalization.sensing.prior import Prior
 from personalization.settings import PersonalizationSettings
-from personalization.texts import TextPreprocessing
-from personalization.training import TrainingData
+from personalization.training.loop import TrainingData
 from simulations.comparison import first_search
 from simulations.comparison.first_search import FirstSearches
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import ViTForImageClassification
 
 import simulations.pretrain
-from personalization.backbone import model_identifier
-from personalization.images import image_preprocessing, to_pixel_values
+from personalization.data.images import image_preprocessing, to_pixel_values
+from personalization.model_files.backbone import model_identifier
 from simulations.bundle import BUNDLE, CLASS_NAMES, FashionMnist
 from simulations.pretrain import (
     MODEL_FOLDER,

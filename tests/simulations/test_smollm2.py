@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from tiny_text_export import save_tiny_speaker
 
-from personalization.backbone import load_backbone
+from personalization.data.tasks import text_samples
+from personalization.data.texts import windows
 from personalization.errors import UserError
-from personalization.gguf_export import export_gguf
-from personalization.known_models import smollm2_folder, smollm2_place
-from personalization.layers import LayerKind, find_layers
-from personalization.scoring import score_tokens
-from personalization.source_model import read_source_model
-from personalization.tasks import text_samples
-from personalization.texts import windows
+from personalization.export.gguf_export import export_gguf
+from personalization.model_files.backbone import load_backbone
+from personalization.model_files.known_models import smollm2_folder, smollm2_place
+from personalization.model_files.source_model import read_source_model
+from personalization.prediction.scoring import score_tokens
+from personalization.transformer.layers import LayerKind, find_layers
 from simulations import smollm2
 from simulations.known_models import model_folder
 from simulations.smollm2 import convert, packaged_file

@@ -8,12 +8,12 @@ import torch
 from typer.testing import CliRunner
 
 from fedsieve import app
-from personalization.backbone import load_backbone
-from personalization.continuation import read_scored
-from personalization.footprint import stored_bytes
-from personalization.scoring import score_tokens
-from personalization.storage import load_personal_model
-from personalization.tasks import text_samples
+from personalization.allocation.footprint import stored_bytes
+from personalization.data.tasks import text_samples
+from personalization.model_files.backbone import load_backbone
+from personalization.model_files.storage import load_personal_model
+from personalization.prediction.continuation import read_scored
+from personalization.prediction.scoring import score_tokens
 from simulations.report.page import page
 from tests.tiny_text import write_language_model, write_speakers
 

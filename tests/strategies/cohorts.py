@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.registry import PRE_AGGREGATIONS, SERVER_OPTIMIZERS, STRATEGIES
 
 LAYOUT = StatisticsLayout(layers=3, levels=2, groups=4)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from personalization.statistics import StatisticsError
+from personalization.wire.statistics import StatisticsError
 from strategies.clustered import Clustered
 from strategies.k_means import k_means, nearest
 from strategies.median import Median

@@ -2,7 +2,7 @@ import numpy as np
 from cohorts import LAYOUT, PRECISION, SHARES, cohorts
 from hypothesis import given, settings
 
-from personalization.statistics import fleet_prior, to_wire
+from personalization.wire.statistics import fleet_prior, to_wire
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 
 SOME = settings(max_examples=40)

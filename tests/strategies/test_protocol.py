@@ -3,10 +3,10 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from personalization.pieces import PieceError
-from personalization.plan import Plan, PlanError
-from personalization.prior import Prior
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.model_files.pieces import PieceError
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan, PlanError
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from strategies.protocol import (
     PIECES,
     PLAN,

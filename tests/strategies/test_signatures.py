@@ -5,7 +5,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalization.plan import PlanError
+from personalization.wire.plan import PlanError
 from strategies.protocol import MANIFEST, PIECES, PLAN, SIGNATURE
 from strategies.signatures import plan_digest, signed_bytes
 

@@ -6,7 +6,7 @@ from cohorts import FEWEST, LAYOUT, PRECISION, SHARES, SPECS, cohorts, make_coho
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalization.statistics import StatisticsError
+from personalization.wire.statistics import StatisticsError
 from strategies.base import Strategy
 from strategies.registry import make_strategy
 

@@ -23,8 +23,8 @@ from benchmarks.edge.settings import EdgeSettings, serve_arguments
 from benchmarks.edge.speakers import make_speakers
 from benchmarks.edge.table import device_table, summary_lines
 from client.data import InputFacts, load_private_data
-from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.model_files.backbone import load_backbone
 from server.journal import Journal
 from server.planning import FleetKnowledge
 from simulations.pretrain import MODEL_FOLDER

@@ -18,7 +18,7 @@ from deployment.serve.checks import FLOWER, check_flower, check_model, check_por
 from deployment.serve.settings import ServeSettings
 from deployment.serve.state import open_state
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.journal import Journal, extend_journal
 from server.planning import FleetKnowledge
 

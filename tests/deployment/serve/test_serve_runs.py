@@ -7,7 +7,7 @@ from deployment.serve.control import RunStatus
 from deployment.serve.record import RunRecord, ServeRecord, earlier_runs
 from deployment.serve.runs import STUCK, Runs, StuckError, is_unfinished
 from deployment.serve.schedule import Schedule
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from server.journal import Journal
 from server.planning import FleetKnowledge
 

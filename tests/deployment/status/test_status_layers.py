@@ -4,10 +4,10 @@ from conftest import make_tiny_vit
 from status_state import run_journal
 
 from deployment.status.layers import MLP_GROUPS, layer_records
-from personalization import groups
-from personalization.sensing import personalized_layers
+from personalization.sensing.probes import personalized_layers
 from personalization.settings import PersonalizationSettings
-from personalization.statistics import StatisticsLayout
+from personalization.transformer import groups
+from personalization.wire.statistics import StatisticsLayout
 from server.backbone import GenericBackbone
 from server.planning import FleetKnowledge
 

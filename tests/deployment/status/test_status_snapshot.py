@@ -9,7 +9,7 @@ from deployment.status.metrics import metrics_text
 from deployment.status.page import page
 from deployment.status.snapshot import FEWEST_REPLIES, SHOWN_ROUNDS, STALE_SECONDS, make_snapshot
 from deployment.status.sources import Reading
-from personalization.statistics import SCALARS, from_wire
+from personalization.wire.statistics import SCALARS, from_wire
 
 
 def snapshot_of(journal=None, serve=None, *, now=None, **changes):

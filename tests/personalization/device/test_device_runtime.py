@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_export import TINY, save_tiny_personal, write_images
 
+from personalization.data.images import ImagePreprocessing, pixel_array, to_pixel_values
 from personalization.device import DEVICE_MANIFEST
 from personalization.device.manifest import DeviceManifest
 from personalization.device.predict import predict_files
 from personalization.device.runtime import load_device_model, open_session, softmax
 from personalization.errors import UserError
-from personalization.export import export_folder
-from personalization.images import ImagePreprocessing, pixel_array, to_pixel_values
+from personalization.export.export_model import export_folder
 
 ROOT = Path(__file__).parents[3]
 

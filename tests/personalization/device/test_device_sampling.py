@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from personalization.continuation import Generation
 from personalization.device.sampling import choose_token, likely_tokens
 from personalization.errors import UserError
+from personalization.prediction.continuation import Generation
 
 LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12, unique=True)
 

@@ -7,14 +7,14 @@ import torch
 from tiny_export import save_tiny_personal, write_images
 from tiny_text_export import save_tiny_speaker, write_text
 
-from personalization.continuation import Generation
 from personalization.device import DEVICE_MANIFEST
 from personalization.device.manifest import DeviceManifest, read_device_manifest
 from personalization.device.predict import predict_files
 from personalization.device.text import DeviceTextModel, predict_text, token_nats
 from personalization.device.text_measurement import time_texts
 from personalization.errors import UserError
-from personalization.export import export_folder
+from personalization.export.export_model import export_folder
+from personalization.prediction.continuation import Generation
 
 GREEDY = Generation(tokens=5)
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization.errors import UserError
-from personalization.prior import Prior
 from personalization.recovery.deviation import Deviation, expected_errors, joint_pull
 from personalization.recovery.scaling import common_scale, floored_sensitivity, pull_weights
+from personalization.sensing.prior import Prior
 
 
 def problem(seed, probes, atoms):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalization.prior import Prior
 from personalization.recovery.scaling import common_scale, floored_sensitivity, is_usable, pull_weights
+from personalization.sensing.prior import Prior
 
 
 @given(scale=st.floats(0.1, 10.0), seed=st.integers(0, 2**32 - 1))

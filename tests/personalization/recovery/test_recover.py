@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization.errors import UserError
-from personalization.prior import Prior
 from personalization.recovery import recover, shrink_unseen
+from personalization.sensing.prior import Prior
 
 SOLVERS = ["deviation", "lasso", "omp"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout, check
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout, check
 from simulations.attacks.base import AttackWithStrength
 from simulations.attacks.fields import split
 from simulations.attacks.registry import ATTACKS, make_attack

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from personalization.errors import UserError
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.statistics import (
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import (
     StatisticsError,
     StatisticsLayout,
     check,

@@ -7,7 +7,7 @@ from flwr.app import Error
 from made_recordings import SERVER, Device, post
 
 from client.recording import Kind, read_recording
-from personalization.codes import ClientFailure
+from personalization.wire.codes import ClientFailure
 from simulations.audit.run import AuditSettings, run_audit
 
 pytestmark = pytest.mark.usefixtures("task_identity")

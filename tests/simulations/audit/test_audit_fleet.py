@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from client.app import make_app as make_client_app
 from client.data import InputFacts
 from fedsieve import app
-from personalization.backbone import load_backbone
 from personalization.errors import UserError
+from personalization.model_files.backbone import load_backbone
 from server.app import make_app as make_server_app
 from simulations.audit.run import AuditSettings, run_audit
 from simulations.canaries.images import canary_image

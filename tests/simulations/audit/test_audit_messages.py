@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_recordings import LAYOUT, VECTOR, answer, ask, record_messages
 
 from client.recording import read_recording
-from personalization.codes import ClientFailure
+from personalization.wire.codes import ClientFailure
 from simulations.audit.messages import read_messages
 from simulations.audit.run import AuditSettings, run_audit
 from strategies.protocol import reply_content

@@ -10,8 +10,8 @@ import pytest
 from tiny_text import write_language_model, write_speakers
 
 import client.work
-from personalization.backbone import read_tokenizer
 from personalization.errors import UserError
+from personalization.model_files.backbone import read_tokenizer
 from simulations.audit.run import AuditSettings, run_audit
 from simulations.canaries.needles import sentence_needle
 from simulations.canaries.search import Search

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from tiny_text import WORDS, tiny_tokenizer
 
-from personalization.texts import TextPreprocessing
+from personalization.data.texts import TextPreprocessing
 from simulations.canaries.needles import private_needles, sentence_needle, word_needles
 from simulations.canaries.search import Search
 from simulations.canaries.texts import canary_text, text_encodings, token_encodings

@@ -4,9 +4,9 @@ from flwr.app import Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_to_proto
 
-from personalization.plan import Plan
-from personalization.prior import Prior
-from personalization.statistics import StatisticsError, StatisticsLayout
+from personalization.sensing.prior import Prior
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsError, StatisticsLayout
 from simulations.attacks.fields import echo
 from simulations.attacks.registry import ATTACKS
 from simulations.conditions.grid import ConditionedGrid

@@ -7,7 +7,7 @@ from flwr.app import Context, RecordDict
 
 from client.app import make_app as make_client_app
 from client.data import InputFacts
-from personalization.backbone import load_backbone
+from personalization.model_files.backbone import load_backbone
 from server.app import make_app as make_server_app
 from server.journal import load_journal
 from simulations.conditions.grid import ConditionedGrid

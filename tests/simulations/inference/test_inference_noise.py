@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from personalization.plan import Plan
-from personalization.statistics import StatisticsLayout
+from personalization.wire.plan import Plan
+from personalization.wire.statistics import StatisticsLayout
 from simulations.inference.noise import clipped, noise_deviation, released
 from simulations.inference.views import View, observe
 from simulations.noise import SeededEntropy

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from personalization.errors import UserError
-from personalization.privacy_terms import GRID_STEPS, PrivacyTerms
+from personalization.wire.privacy_terms import GRID_STEPS, PrivacyTerms
 from simulations.noise import SeededEntropy
 from strategies.privacy.accounting import rho_of
 from strategies.privacy.discrete_gaussian import sample_discrete_gaussian

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.secure_aggregation.errors import MessageError
 from strategies.secure_aggregation.fixed_point import FixedPoint

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from secure_fleet import Fleet, round_name
 
 from personalization.errors import UserError
-from personalization.statistics import StatisticsLayout
+from personalization.wire.statistics import StatisticsLayout
 from strategies.registry import make_strategy
 from strategies.secure_aggregation.cohorts import draw_cohorts, reduce_cohorts
 from strategies.secure_aggregation.server import SecureTotal

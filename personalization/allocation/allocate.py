@@ -1,0 +1,109 @@
+"""How much of each layer stays: the least sensitivity at a given cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from personalization.errors import UserError
+from personalization.transformer.layers import Layer, LayerKind
+
+# Channels leave in chunks of this share of their layer; the last few are trimmed one by one.
+_CHUNKS = 48
+_LARGEST_EXPONENT = 12.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Sensitivity of each layer as a power law of its level, scale * level ** exponent, both [layers], convex."""
+
+    scale: NDArray[np.float64]
+    exponent: NDArray[np.float64]
+
+    def at(self, layer: int, level: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the entropy increase (nats) that `layer` is expected to cause at each `level` in [0, 1]."""
+        return np.asarray(self.scale[layer] * level ** self.exponent[layer], dtype=np.float64)
+
+
+def fit_curves(sensitivity: NDArray[np.float64], levels: ArrayLike, *, default_exponent: float = 3.0) -> Curves:
+    """Fit a power law to the sensitivities [atoms] = [layers * levels] of each layer, in logarithms.
+
+    levels: [levels], or [layers, levels] where layers were lowered by different shares. Where a layer has one level,
+    or the same one several times, the exponent is `default_exponent`. A layer never seen to matter gets a small share
+    of the mean instead of zero: a recovered zero means "not seen", not "free".
+    """
+    shares = np.asarray(levels, dtype=np.float64)
+    table = sensitivity.reshape(-1, shares.shape[-1])
+    floor = 1e-3 * max(float(table.mean()), 1e-9)
+    values = np.log(np.maximum(table, floor))
+    x = np.log(np.broadcast_to(shares, table.shape))
+    centred = x - x.mean(1, keepdims=True)
+    spread, slope = (centred**2).sum(1), np.full(len(table), default_exponent)
+    told = spread > 1e-12
+    slope[told] = np.clip((values * centred).sum(1)[told] / spread[told], 1.0, _LARGEST_EXPONENT)
+    return Curves(np.exp(values.mean(1) - slope * x.mean(1)), slope)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a unit of each layer costs, [layers], and what can't be cut, in the budget's own measure."""
+
+    per_unit: NDArray[np.float64]
+    fixed: float
+
+    def total(self, counts: NDArray[np.int64]) -> float:
+        """Return the cost of a model that keeps `counts` [layers] units."""
+        return self.fixed + float(self.per_unit @ counts)
+
+
+def weight_costs(layers: Sequence[Layer]) -> Costs:
+    """Return the cost of units in weights of the blocks; what lies outside the layers costs nothing."""
+    return Costs(np.array([layer.weights_per_unit for layer in layers], dtype=np.float64), 0.0)
+
+
+def allocate(
+    layers: Sequence[Layer],
+    curves: Curves,
+    costs: Costs,
+    budget: float,
+    *,
+    limits: NDArray[np.float64],
+    available: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Return how many units each layer keeps, [layers], at a cost of at most `budget` times that of the dense model.
+
+    limits [layers]: largest level of each layer. available [layers]: units that may be kept where the fleet has
+    dropped some. Units leave in the order of what they add to the sum of the curves per cost; because the curves are
+    convex this is the optimum of the relaxed problem (Lagrangian), rounded to whole units.
+    Raises UserError if the limits do not allow the budget.
+    """
+    dense = np.array([layer.units for layer in layers], dtype=np.int64)
+    counts = dense.copy() if available is None else available.copy()
+    least = np.minimum(np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64), counts)
+    target = budget * costs.total(dense)
+    if costs.total(least) > target * (1.0 + 1e-12):
+        raise UserError(
+            f"budget {budget}: the limits allow at least {costs.total(least) / costs.total(dense):.3f}; "
+            "raise the budget or the layers' limits"
+        )
+    for _, index, size in sorted(_chunks(layers, curves, costs, counts, least)):
+        if costs.total(counts) <= target:
+            break
+        # The last chunk is taken in single units, so that no more leaves than the budget asks for.
+        excess = costs.total(counts) - target
+        counts[index] -= min(size, int(np.ceil(excess / costs.per_unit[index] - 1e-9)))
+    return counts
+
+
+def _chunks(
+    layers: Sequence[Layer], curves: Curves, costs: Costs, counts: NDArray[np.int64], least: NDArray[np.int64]
+) -> list[tuple[float, int, int]]:
+    chunks = []
+    for layer in layers:
+        size = 1 if layer.kind is LayerKind.ATTENTION else max(1, layer.units // _CHUNKS)
+        edges = np.append(np.arange(counts[layer.index], least[layer.index], -size), least[layer.index])
+        rises = np.diff(curves.at(layer.index, 1.0 - edges / layer.units))
+        for rise, removed in zip(rises, -np.diff(edges), strict=True):
+            chunks.append((float(rise / (removed * costs.per_unit[layer.index])), layer.index, int(removed)))
+    return chunks

@@ -1,0 +1,52 @@
+"""What a unit costs in the measure of the budget: weights, bytes, multiply-accumulates or measured latency."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from personalization.allocation.allocate import Costs
+from personalization.allocation.footprint import count_macs, measure_latency, stored_bytes
+from personalization.cutting.cut_model import cut_model
+from personalization.settings import BudgetKind
+from personalization.transformer.layers import Layer, LayerKind
+from personalization.transformer.trace import Inputs
+
+BYTES_PER_WEIGHT = 4
+
+
+def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> Costs:
+    """Return the costs of `model` for budgets of `kind`.
+
+    weights: of the blocks alone. bytes: of the stored model in single precision. macs: multiply-accumulates of one
+    sample. latency: milliseconds of one sample, measured here, shared out by the weights within each kind of layer.
+    """
+    one = {name: value[:1] for name, value in inputs.items()}
+    weights = np.array([layer.weights_per_unit for layer in layers], dtype=np.float64)
+    if kind == "weights":
+        return Costs(weights, 0.0)
+    if kind == "bytes":
+        per_unit, total = weights * BYTES_PER_WEIGHT, float(stored_bytes(model))
+    elif kind == "macs":
+        per_unit, total = _marginal(lambda m: float(count_macs(m, one, layers)), model, layers)
+    else:
+        per_unit, total = _marginal(lambda m: measure_latency(m, one), model, layers)
+    units = np.array([layer.units for layer in layers], dtype=np.float64)
+    return Costs(per_unit, max(total - float(per_unit @ units), 0.0))
+
+
+def _marginal(
+    measure: Callable[[nn.Module], float], model: nn.Module, layers: Sequence[Layer]
+) -> tuple[NDArray[np.float64], float]:
+    """Measure what half of the units of each kind of layer cost, shared out by weights; and the dense model."""
+    total, per_unit = measure(model), np.zeros(len(layers))
+    for kind in LayerKind:
+        kept = [np.arange(layer.units // 2 if layer.kind is kind else layer.units) for layer in layers]
+        removed = sum((layer.units - len(k)) * layer.weights_per_unit for layer, k in zip(layers, kept, strict=True))
+        # A measured latency can come out below zero; a unit never costs nothing, or allocation would be free.
+        per_weight = max(total - measure(cut_model(model, layers, kept)), 1e-3 * total) / max(removed, 1)
+        for layer in layers:
+            if layer.kind is kind:
+                per_unit[layer.index] = per_weight * layer.weights_per_unit
+    return per_unit, total

@@ -1,0 +1,1 @@
+"""A personal model as files for a device: ONNX, int8, GGUF."""
