@@ -46,7 +46,7 @@ def profile_curves(costs: NDArray[np.float64], levels: NDArray[np.float64]) -> C
 def profile_prior(curves: Curves, levels: NDArray[np.float64]) -> Prior:
     """Return `curves` as a prior over the probe levels, certain everywhere: a device that believes it measures nothing.
 
-    levels: [layers, levels], as each layer can be lowered (`sensing.probe_levels`). Sensitivities [layers * levels] add
+    levels: [layers, levels], as each layer can be lowered (`probe_levels`). Sensitivities [layers * levels] add
     up to one nat over the layers at level 1; only ratios matter for allocation.
     """
     table = np.array([curves.at(layer, own) for layer, own in enumerate(levels)])

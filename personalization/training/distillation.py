@@ -43,7 +43,7 @@ def distill(
     data: what to train on instead of the samples of the trace; then the dense model is run on each batch, or once on
     all that come more than once. labels: of what is trained on, [samples] or [samples, positions]. With them
     `LABEL_SHARE` of the loss is the cross-entropy of what the model predicts, and the divergence is multiplied by the
-    square of the temperature, so that the gradients of both are of one size. See `training.train`.
+    square of the temperature, so that the gradients of both are of one size. See `training.loop.train`.
     """
     # Inference tensors can't be saved for the backward pass; a copy of them can.
     inputs = {name: value.clone() for name, value in (trace.inputs if data is None else data.inputs).items()}

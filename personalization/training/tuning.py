@@ -9,7 +9,7 @@ from personalization.transformer.readout import outputs_of, token_head
 
 
 def tune(model: nn.Module, layers: tuple[Layer, ...], data: TrainingData, *, settings: TrainingSettings) -> nn.Module:
-    """Return a copy of `model` trained to predict the labels of `data`, by cross-entropy. See `training.train`."""
+    """Return a copy of `model` trained to predict the labels of `data`, by cross-entropy. See `training.loop.train`."""
     labels = data.labels
     assert labels is not None
     # Inference tensors can't be saved for the backward pass; a copy of them can.

@@ -28,7 +28,7 @@ def distill_spelled(
 
     It is trained on the private text, and on as much practice with words that it has to spell (see
     `WholeTeacher.practice`). The loss is KL(p_teacher || p_model). labels: whether `LABEL_SHARE` of it, on the private
-    text, is the cross-entropy of the next pieces. See `training.train`.
+    text, is the cross-entropy of the next pieces. See `training.loop.train`.
     """
     if not settings.steps:
         return model
