@@ -25,7 +25,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from benchmarks.intervals import mean_interval
 from client.data import InputFacts
-from client.state import MODEL
+from client.entries import MODEL
 from personalization.cutting.cut_model import cut_model
 from personalization.data.images import ImagePreprocessing
 from personalization.device.manifest import Precision

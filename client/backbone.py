@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from client.data import InputFacts
+from client.entries import BACKBONE
 from client.state import ClientState
 from personalization.data.tasks import preprocessing_from_dict
 from personalization.model_files.pieces import BackboneManifest, PieceError, assemble_backbone, piece_hash
@@ -22,7 +23,6 @@ from personalization.transformer.layers import Layer, find_layers
 from personalization.wire.codes import ClientError, ClientFailure
 from strategies.protocol import PIECES, read_manifest, read_pieces
 
-CACHE = "backbone.safetensors"
 _FOLD = "fold."
 # Bytes of backbones that are kept together; a large one never exists twice.
 _ROOM = 2**28
@@ -93,12 +93,12 @@ def _store(content: RecordDict, state: ClientState) -> None:
             raise PieceError(f"piece {name} does not match its hash")
     tensors.update(arrived)
     raw = safetensors.torch.save(tensors, metadata={"manifest": _to_json(manifest)})
-    state.write(CACHE, raw)
+    state.write(BACKBONE, raw)
 
 
 def _read_cache(state: ClientState) -> tuple[BackboneManifest, dict[str, Tensor]]:
     try:
-        text, tensors = _read_file(state.path(CACHE)) if state.vault is None else _read_bytes(state.read(CACHE))
+        text, tensors = _read_file(state.path(BACKBONE)) if state.vault is None else _read_bytes(state.read(BACKBONE))
         manifest = _from_json(text)
         if not all(_is_named(name, manifest) for name in tensors):
             raise ValueError("a tensor that is no piece")

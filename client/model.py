@@ -1,8 +1,7 @@
 """The personal model in a device's state: a folder as `model_files.storage` keeps it, or entries of the vault."""
 
-from pathlib import Path
-
-from client.state import MODEL, ClientState, report
+from client.entries import MODEL, model_entries
+from client.state import ClientState, report
 from client.vault.vault import DamagedEntryError
 from personalization.errors import UserError
 from personalization.model_files.manifest import Manifest
@@ -11,7 +10,6 @@ from personalization.model_files.storage import (
     LoadedPersonalModel,
     PackedPersonalModel,
     load_personal_model,
-    read_manifest,
     unpack_personal_model,
     write_personal_model,
 )
@@ -31,7 +29,7 @@ def keep_model(state: ClientState, version: int, packed: PackedPersonalModel) ->
     kept = [v for v in state.versions(MODEL) if v < version][-(_KEPT_MODELS - 1) :]
     prefixes = tuple(f"{MODEL}/{v}/" for v in kept)
     old = [name for name in state.vault.names() if name.startswith(f"{MODEL}/") and not name.startswith(prefixes)]
-    state.change({**dict.fromkeys(old), **_entries(version, packed)})
+    state.change({**dict.fromkeys(old), **model_entries(version, packed)})
 
 
 def load_model(state: ClientState) -> LoadedPersonalModel:
@@ -51,18 +49,3 @@ def load_model(state: ClientState) -> LoadedPersonalModel:
         except (FileNotFoundError, DamagedEntryError, UserError) as error:
             report(f"the personal model of plan {version} is damaged, an earlier one is looked for: {error}")
     raise UserError(f"{state.folder}: no personal model here; the next plan that this device takes part in makes one")
-
-
-def model_entries(folder: Path) -> dict[str, bytes]:
-    """Return the entries that keep the model of a folder in a vault. Raises UserError for one that is not as saved."""
-    manifest = read_manifest(folder)
-    try:
-        packed = PackedPersonalModel(manifest, (folder / manifest.weights_file).read_bytes())
-    except OSError as error:
-        raise UserError(f"{folder}: the weights cannot be read ({error.strerror or error})") from None
-    unpack_personal_model(packed)
-    return _entries(int(manifest.extra.get("plan", 0)), packed)
-
-
-def _entries(version: int, packed: PackedPersonalModel) -> dict[str, bytes]:
-    return {f"{MODEL}/{version}/{name}": data for name, data in packed.files().items()}

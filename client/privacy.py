@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from client.data import Config
+from client.entries import LEDGER, VAULT
 from client.node_file import EPSILON_BUDGET
-from client.state import LEDGER, VAULT, ClientState
+from client.state import ClientState
 from personalization.errors import UserError
 from personalization.wire.codes import ClientError, ClientFailure
 from personalization.wire.plan import Plan

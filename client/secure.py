@@ -4,10 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data import Config
+from client.entries import KEYRING, PARTICIPATION
 from client.identity import Identity
 from client.node_file import SMALLEST
 from client.privacy import Charge
-from client.state import KEYRING, PARTICIPATION, ClientState
+from client.state import ClientState
 from personalization.errors import UserError
 from personalization.wire.codes import ClientError, ClientFailure
 from personalization.wire.plan import Plan

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from client.entries import RECORD, SAMPLES, VAULT, VERSION
 from client.vault.access import VaultAccess, find_access
 from client.vault.lock import StateLock
 from client.vault.vault import DamagedEntryError, Vault
@@ -25,10 +26,6 @@ if TYPE_CHECKING:  # who only reads a state needs neither Flower nor torch
 
     from personalization.sensing.probes import ProbeSamples
 
-RECORD, MODEL, SAMPLES, VAULT, VERSION = "record.json", "model", "samples", "vault", "version.json"
-KEYRING, PARTICIPATION = "keyring", "participation"
-# What answers have cost in privacy, see client.privacy.
-LEDGER = "ledger.json"
 # A run that is resumed repeats at most one plan, and needs what stood before it.
 _KEPT_VERSIONS = 3
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from client.entries import WINDOWS
 from client.state import ClientState, report
 from personalization.data.tasks import load_windows
 from personalization.data.texts import TextPreprocessing, read_file, text_files
@@ -16,7 +17,6 @@ from personalization.system.arrays import read_arrays
 if TYPE_CHECKING:
     from personalization.data.texts import Tokens
 
-WINDOWS = "windows.npz"
 _STORED = np.dtype("<i4")
 
 

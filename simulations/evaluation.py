@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.data import InputFacts
-from client.state import MODEL, RECORD
+from client.entries import MODEL, RECORD
 from personalization.allocation.footprint import measure_latency, stored_bytes
 from personalization.model_files.backbone import Backbone
 from personalization.model_files.storage import LoadedPersonalModel, load_personal_model

@@ -15,7 +15,7 @@ from torch import nn
 
 from client.app import make_app as make_client_app
 from client.data import ConfigValue, InputFacts
-from client.state import RECORD
+from client.entries import RECORD
 from personalization.data.tasks import check_task
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError

@@ -69,7 +69,7 @@ def test_imports_go_one_way(package: str) -> None:
         assert found <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {', '.join(found - ALLOWED[package])}"
 
 
-@pytest.mark.parametrize("package", ["personalization", "server", "strategies"])
+@pytest.mark.parametrize("package", ["client", "deployment", "personalization", "server", "strategies"])
 def test_folders_of_a_package_build_on_each_other_in_one_direction(package: str) -> None:
     needs: dict[str, set[str]] = defaultdict(set)
     for path in modules(package):

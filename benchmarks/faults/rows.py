@@ -19,7 +19,7 @@ from benchmarks.faults.fleet import (
     FaultFleet,
 )
 from benchmarks.faults.watch import Watch
-from client.backbone import CACHE
+from client.entries import BACKBONE
 from client.state import ClientState
 from personalization.wire.codes import ClientError
 
@@ -173,7 +173,7 @@ def change_when_free(state: ClientState) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
-            state.change({CACHE: None})
+            state.change({BACKBONE: None})
             return
         except ClientError:
             time.sleep(0.05)

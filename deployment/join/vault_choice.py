@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from client.state import VAULT, ClientState
+from client.entries import VAULT
+from client.state import ClientState
 from client.vault.access import VaultAccess, find_access
 from client.vault.keys import ENVIRONMENT_KEY, create_key_file
 from personalization.errors import UserError

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.state import RECORD, VAULT, VERSION, ClientState
+from client.entries import RECORD, VAULT, VERSION
+from client.state import ClientState
 from client.vault.index import COPIES
 from personalization.errors import UserError
 from personalization.wire.codes import ClientError

@@ -3,42 +3,19 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
 
+from deployment.serve.settings import ServeSettings
 from personalization.errors import UserError
 from server.sampling import sample_size
-from server.settings import SecureMode
-from strategies.precision_weighted_mean import PrecisionWeightedMean
 from strategies.privacy.words import write_privacy
 from strategies.registry import make_strategy
-
-if TYPE_CHECKING:
-    from deployment.serve.settings import ServeSettings
-
-ChosenMode = Literal["auto", "sum", "cohorts", "off"]
-
-
-def secure_mode(chosen: ChosenMode, strategy: str) -> SecureMode:
-    """Return what a server does: `auto` sums, in cohorts if the strategy has to tell several rows apart.
-
-    Raises UserError for a strategy that works on no sums: it is never served in the open unasked.
-    """
-    if chosen != "auto":
-        return chosen
-    made = make_strategy(strategy)
-    if made.groups > 1:
-        raise UserError(
-            f"--strategy {strategy}: puts each device into a group, for which the server has to see its statistics; "
-            "take another strategy, or say so with --secure-aggregation off"
-        )
-    return "sum" if made.spec == PrecisionWeightedMean.name else "cohorts"
 
 
 @dataclass(frozen=True)
 class Sums:
     """settings: of a server. devices: how many are enrolled and not revoked."""
 
-    settings: "ServeSettings"
+    settings: ServeSettings
     devices: int
 
     @property
@@ -73,7 +50,7 @@ class Sums:
             return self.settings.min_nodes
         return 1 if self.settings.secure_mode == "off" or not self.enough else self.fewest
 
-    def resolved(self) -> "ServeSettings":
+    def resolved(self) -> ServeSettings:
         """Return the settings with the number of devices to wait for."""
         return replace(self.settings, min_nodes=self.min_nodes)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deployment.enrolment_key import ENROLMENT
-from deployment.serve.privacy import ChosenMode, secure_mode
+from deployment.serve.secure_mode import ChosenMode, secure_mode
 from personalization.data.tasks import TextBatch
 from personalization.errors import UserError
 from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery

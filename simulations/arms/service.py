@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.app import make_app
-from client.state import MODEL, RECORD
+from client.entries import MODEL, RECORD
 from personalization.errors import UserError
 from personalization.model_files.storage import load_personal_model
 from personalization.settings import PersonalizationSettings

@@ -12,7 +12,7 @@ import torch
 from flwr.serverapp import Grid
 
 from client.app import make_app as make_client_app
-from client.state import MODEL, RECORD
+from client.entries import MODEL, RECORD
 from personalization.allocation.footprint import block_weights
 from personalization.model_files.storage import load_personal_model, read_manifest
 from personalization.transformer.layers import Layer, find_layers

@@ -13,10 +13,10 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 
 from client.app import make_app
-from client.backbone import CACHE
 from client.data import InputFacts
+from client.entries import BACKBONE, RECORD
 from client.model import load_model
-from client.state import RECORD, ClientState
+from client.state import ClientState
 from client.vault.keys import create_key_file
 from personalization.data.tasks import PrivateSamples
 from personalization.errors import UserError
@@ -105,10 +105,10 @@ def test_with_a_key_the_replies_are_the_same_and_nothing_lies_in_the_open(tmp_pa
 
 def test_a_damaged_cache_is_reported_and_sent_again_and_nothing_else_is_lost(node, caplog):
     node.reply(1, everything=True)
-    node.damage(CACHE)
+    node.damage(BACKBONE)
     assert node.ask(2).error.code == ClientFailure.BACKBONE_MISSING
     (line,) = lines(caplog)
-    assert CACHE in line
+    assert BACKBONE in line
     assert node.model_plan() == 1
     node.reply(2, everything=True)
     assert node.state().load_samples(3, 8, data=load({}, {}, None).fingerprint()) is not None

@@ -10,10 +10,11 @@ from tiny_text import write_language_model, write_speakers
 from client import windows
 from client.app import make_app
 from client.data import InputFacts, load_private_data, text_batch
+from client.entries import WINDOWS
 from client.settings import read_settings
 from client.state import ClientState
 from client.vault.keys import create_key_file
-from client.windows import WINDOWS, private_windows
+from client.windows import private_windows
 from personalization.data.tasks import PrivateSamples, TextBatch, load_windows
 from personalization.errors import UserError
 from personalization.model_files.backbone import load_backbone

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from client.adoption import adopt_plain_files
+from client.entries import LEDGER, VAULT
 from client.node_file import EPSILON_BUDGET
 from client.privacy import admit, read_ledger
-from client.state import LEDGER, VAULT, ClientState
+from client.state import ClientState
 from client.vault.access import find_access
 from client.vault.keys import create_key_file
 from personalization.wire.codes import ClientError, ClientFailure

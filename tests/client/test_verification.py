@@ -11,8 +11,8 @@ from flwr.common.serde import message_from_proto, message_to_proto, recorddict_f
 from test_client_app import load
 
 from client.app import make_app
+from client.entries import VERSION
 from client.node_file import NodeFile
-from client.state import VERSION
 from client.vault.keys import create_key_file
 from deployment.command import Enrolment, enroll
 from personalization.sensing.prior import Prior

@@ -12,11 +12,12 @@ from flwr.app import RecordDict
 from tiny_export import TINY
 
 from benchmarks.fuzz.wire import Decoder
-from client.backbone import CACHE, BackboneShelf
+from client.backbone import BackboneShelf
+from client.entries import BACKBONE, RECORD, VERSION
 from client.node_file import read_any_node_file
 from client.privacy import LEDGER, read_ledger
 from client.recording import Recorder, read_recording
-from client.state import RECORD, VERSION, ClientState
+from client.state import ClientState
 from client.vault.index import Entry, read_entries
 from client.vault.sealing import SealError, VaultKey, seal, unseal
 from client.verification import read_trust
@@ -235,8 +236,8 @@ def _of_backbones(folder: Path) -> dict[str, Decoder]:
     def get(state: ClientState | InVault) -> object:
         return BackboneShelf().get(RecordDict(), state, generic.root, dropped)
 
-    raw = state.read(CACHE)
+    raw = state.read(BACKBONE)
     return {
-        "cached backbone": of_file(folder / CACHE, raw, lambda path: get(state), allowed=(ClientError,)),
+        "cached backbone": of_file(folder / BACKBONE, raw, lambda path: get(state), allowed=(ClientError,)),
         "cached backbone in a vault": Decoder((raw,), lambda raw: get(InVault(raw)), (ClientError,)),
     }

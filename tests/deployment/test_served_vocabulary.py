@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import fedsieve
 from client.app import make_app as make_client_app
+from client.entries import MODEL
 from client.model import load_model
 from client.node_file import read_node_file
-from client.state import MODEL
 from deployment.command import Enrolment, enroll
 from deployment.join.run import node_config
 from deployment.join.settings import JoinSettings

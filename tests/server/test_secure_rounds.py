@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from secure_run import CLIENTS, IDENTITIES, OpenSum, SecureRun
 
+from client.entries import KEYRING, PARTICIPATION, VAULT
 from client.node_file import SMALLEST
-from client.state import KEYRING, PARTICIPATION, VAULT, ClientState
+from client.state import ClientState
 from client.vault.access import find_access
 from client.vault.keys import create_key_file
 from personalization.errors import UserError

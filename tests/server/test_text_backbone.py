@@ -9,7 +9,8 @@ import torch
 from tiny_text import VOCABULARY, tiny_language_model, write_language_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from client.backbone import CACHE, BackboneShelf
+from client.backbone import BackboneShelf
+from client.entries import BACKBONE
 from client.state import ClientState
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
@@ -56,7 +57,7 @@ def test_embeddings_tied_to_the_head_are_one_tensor_on_the_wire_on_the_disk_and_
     assert local.model.get_input_embeddings().weight is local.model.get_output_embeddings().weight
     weights = sum(piece.numel() for piece in generic.pieces.values())
     assert weights == sum(parameter.numel() for parameter in generic.model.parameters())
-    assert (tmp_path / CACHE).stat().st_size < 2 * weights + len(json.dumps(generic.manifest.description)) + 100_000
+    assert (tmp_path / BACKBONE).stat().st_size < 2 * weights + len(json.dumps(generic.manifest.description)) + 100_000
 
 
 def test_another_tokenizer_is_another_backbone_and_a_device_takes_no_other(generic, tmp_path):

@@ -8,7 +8,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import make_app as make_client_app
 from client.data import InputFacts
-from client.state import LEDGER, ClientState
+from client.entries import LEDGER
+from client.state import ClientState
 from personalization.errors import UserError
 from personalization.model_files.backbone import load_backbone
 from server.app import make_app as make_server_app

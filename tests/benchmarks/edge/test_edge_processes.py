@@ -11,8 +11,8 @@ from tiny_text import VOCABULARY, write_language_model, write_speakers
 
 from benchmarks.edge.run import run_edge
 from benchmarks.edge.settings import EdgeSettings
+from client.entries import WINDOWS
 from client.model import load_model
-from client.windows import WINDOWS
 from deployment.join.layout import is_state
 from deployment.join.stored import open_stored
 from deployment.join.vault_choice import VaultChoice

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client.state import RECORD, ClientState
+from client.entries import RECORD
+from client.state import ClientState
 from client.vault.keys import create_key_file
 from deployment.join.vault_choice import VaultChoice, choose_vault, make_missing_key, open_state
 from personalization.errors import UserError

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from client.state import VERSION, ClientState
+from client.entries import VERSION
+from client.state import ClientState
 from deployment.join.vault_choice import VaultChoice, make_missing_key, open_state
 from deployment.join.watch import StateWatcher
 from personalization.errors import UserError
