@@ -10,15 +10,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from server.forwarding_grid import ForwardingGrid
 
 # As often as Flower's own loop. More threads than this make a server no faster.
 _POLL_SECONDS, _THREADS = 3.0, 64
 
 
-class PunctualGrid(Grid):
+class PunctualGrid(ForwardingGrid):
     """Passes everything on to another grid, and leaves to threads what may keep it waiting.
 
     Each thread asks for the replies of some clients, of one alone while no more are asked than there are threads: an
@@ -27,34 +28,8 @@ class PunctualGrid(Grid):
 
     def __init__(self, grid: Grid, *, poll_seconds: float = _POLL_SECONDS, threads: int = _THREADS) -> None:
         """grid: whose `pull_messages` may be called in several threads at a time."""
-        self._grid, self._poll_seconds, self._threads = grid, poll_seconds, threads
-
-    def set_run(self, run: Run) -> None:
-        """Take the run that this grid belongs to."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that this grid belongs to."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Return a message to a node, as Flower's own (deprecated) method of this name does."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all connected nodes."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages and return their ids."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to these messages that are there; may wait for their uploads."""
-        return self._grid.pull_messages(message_ids)
+        super().__init__(grid)
+        self._poll_seconds, self._threads = poll_seconds, threads
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send messages and yield the replies that are there within `timeout` seconds, as they come.

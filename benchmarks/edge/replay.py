@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from benchmarks.edge.device import Device
 from client.app import make_app as make_client_app
@@ -20,6 +19,7 @@ from personalization.model_files.manifest import Manifest
 from personalization.model_files.storage import read_manifest
 from personalization.system.torch_threads import torch_threads
 from server.app import make_app as make_server_app
+from server.forwarding_grid import ForwardingGrid
 from server.journal import Journal, load_journal
 from simulations.engine import node_id, run_in_process
 from simulations.identities import SimulatedIdentities
@@ -80,37 +80,17 @@ def differences(deployed: Journal, simulated: Journal) -> list[str]:
     return found
 
 
-class LossyGrid(Grid):
+class LossyGrid(ForwardingGrid):
     """A grid that loses the messages that a deployed fleet has lost: (node, version of the plan)."""
 
     def __init__(self, grid: Grid, lost: Iterable[tuple[int, int]]) -> None:
         """Pass everything on to `grid` but what is in `lost`."""
-        self._grid, self._lost = grid, frozenset(lost)
-
-    def set_run(self, run: Run) -> None:
-        """Take the run that this grid belongs to."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that this grid belongs to."""
-        return self._grid.run
-
-    def create_message(self, *arguments: object, **named: object) -> Message:
-        """Return a message to a node, as Flower's own (deprecated) method of this name does."""
-        return self._grid.create_message(*arguments, **named)  # type: ignore[arg-type]
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all nodes."""
-        return self._grid.get_node_ids()
+        super().__init__(grid)
+        self._lost = frozenset(lost)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver messages and return the ids of those that arrive."""
         return self._grid.push_messages(self._arriving(messages))
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to these messages, once."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Deliver messages and return the replies to those that arrive."""

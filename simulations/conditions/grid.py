@@ -6,9 +6,9 @@ from hashlib import sha256
 import numpy as np
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from personalization.wire.statistics import StatisticsError
+from server.forwarding_grid import ForwardingGrid
 from simulations.attacks.fields import Vector, echo
 from simulations.conditions.masked_lies import FORGE_STREAM, MaskedLies
 from simulations.conditions.odds import straggler_odds
@@ -24,7 +24,7 @@ _ALONE = (Step.ADVERTISE, Step.REVEAL)  # steps that come without a plan
 Event = dict[str, int | str]
 
 
-class ConditionedGrid(Grid):
+class ConditionedGrid(ForwardingGrid):
     """Stands between a server and any grid, and does to the messages what the conditions say.
 
     Whatever happens to a client in a round follows from the seed, the round and the client alone: it does not depend
@@ -47,13 +47,8 @@ class ConditionedGrid(Grid):
         lies: what attackers put into secure sums, which the client apps have to know as well; none if all are in the
         open.
         """
-        self._grid, self._conditions, self._roles, self._client_of, self._seed = (
-            grid,
-            conditions,
-            roles,
-            client_of,
-            seed,
-        )
+        super().__init__(grid)
+        self._conditions, self._roles, self._client_of, self._seed = conditions, roles, client_of, seed
         self._odds = straggler_odds(conditions, roles.device_class)
         self._attack = None if conditions.attack is None else conditions.attack.attack()
         self._latest, self._lies_in_sums = 0, lies
@@ -68,21 +63,6 @@ class ConditionedGrid(Grid):
         `attacker`, sent a forged reply; `failed`, replied with an error, with something invalid, or not at all.
         """
         return [{"round": r, "client": c, "status": status} for (r, c), status in sorted(self._status.items())]
-
-    def set_run(self, run: Run) -> None:
-        """Take the run that this grid belongs to."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that this grid belongs to."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Return a message to a node, as Flower's own (deprecated) method of this name does."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are there by now: late joiners only after their round."""

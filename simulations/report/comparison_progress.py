@@ -1,20 +1,17 @@
 """What a comparison shows while it goes: a bar of cells on a terminal, a plain line a cell elsewhere."""
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from simulations.comparison.run import Progress
 from simulations.report.comparison_table import cell_name
+from simulations.report.transient_bar import TransientBar
 
 # Drawing costs processor time that the cells could use.
 _DRAWN_PER_SECOND = 1.0
 
 
-class ComparisonProgress:
+class ComparisonProgress(TransientBar):
     """Shows a comparison on `console` (standard error, so that results can be piped); failures always have a line.
 
     kept: how many cells are done by now, of `total`.
@@ -22,31 +19,17 @@ class ComparisonProgress:
 
     def __init__(self, console: Console) -> None:
         """Set up the bar; it is drawn only on a terminal."""
-        self._console = console
-        self.kept = self.total = 0
-        self._bar = Bar(
+        super().__init__(
+            console,
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
             refresh_per_second=_DRAWN_PER_SECOND,
         )
+        self.kept = self.total = 0
         self._task = self._bar.add_task("cells", total=None)
-
-    def __enter__(self) -> Self:
-        """Start the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the bar away."""
-        self._bar.stop()
 
     def started(self, cached: int, total: int) -> None:
         """Tell how many of `total` cells are there from before."""

@@ -5,12 +5,12 @@ Where there is no terminal, a round that takes long tells of its clients in plai
 
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from simulations.report.transient_bar import TransientBar
 from simulations.report.units import format_bytes
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -34,7 +34,7 @@ def _problems(record: Mapping[str, Any]) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-class RoundProgress:
+class RoundProgress(TransientBar):
     """Shows a run on `console` (standard error, so that results can be piped).
 
     rounds: the final pass included. answers: how many answers of clients are expected over all of them. clock: seconds.
@@ -44,30 +44,17 @@ class RoundProgress:
         self, console: Console, *, rounds: int, answers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Set up the bar; it is drawn only on a terminal."""
-        self._console, self._rounds, self._asked, self._answers = console, rounds, 0, answers
-        self._clock, self._said, self._judged = clock, clock(), 0
-        self._bar = Progress(
+        super().__init__(
+            console,
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
+        self._rounds, self._asked, self._answers = rounds, 0, answers
+        self._clock, self._said, self._judged = clock, clock(), 0
         self._task = self._bar.add_task("answers of clients", total=answers)
-
-    def __enter__(self) -> Self:
-        """Start the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the bar away."""
-        self._bar.stop()
 
     @property
     def done(self) -> int:
