@@ -77,7 +77,7 @@ class ServeSettings:
             if not 1 <= port <= 65535:
                 raise UserError(f"{name} {port}: expected a port from 1 to 65535")
         if len({port for _, port in ports}) < len(ports):
-            raise UserError(f"{', '.join(name for name, _ in ports)}: give each a port of its own")
+            raise UserError(f"{', '.join(f'{name} {port}' for name, port in ports)}: give each a port of its own")
         if self.deadline <= 0:
             raise UserError(f"--deadline {self.deadline:g}: expected seconds above 0")
         if self.seed < 0:

@@ -40,7 +40,7 @@ def settings(fleet: Path, **changes) -> ServeSettings:
     ("changes", "text"),
     [
         ({"every": timedelta(hours=1), "once": True}, "give one of them"),
-        ({"superlink_port": 21460}, "--port, --superlink-port: give each"),
+        ({"superlink_port": 21460}, "--port 21460, --superlink-port 21460: give each"),
         ({"port": 0}, "--port 0: expected a port"),
         ({"rounds": -1}, "rounds -1: expected 0 or more"),
         ({"quorum": 0.0}, "quorum 0.0: expected a share"),
