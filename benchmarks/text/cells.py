@@ -35,8 +35,7 @@ MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
 COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
-# In which the budgets are worked on.
-_BUDGET_ORDER = (0.8, 0.5, 0.7, 0.9)
+_FIRST_BUDGET = 0.8
 # The others are made for all rows.
 ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
@@ -92,7 +91,7 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
 
 def all_tasks(fleet: Fleet) -> list[Task]:
     """Return what `evaluate` has to do for the whole table: what is asked for most first, and what trains, which takes
-    most of the time, at the end.
+    most of the time, at the end; otherwise speaker by speaker, so that rows and budgets can be compared early on.
     """
     tasks = [
         (number, row, budget, column)
@@ -104,10 +103,9 @@ def all_tasks(fleet: Fleet) -> list[Task]:
     return sorted(tasks, key=_urgency)
 
 
-def _urgency(task: Task) -> tuple[bool, bool, int, bool]:
-    _, row, budget, column = task
-    trains = column == DISTILLED
-    return trains, column != COMPENSATED, _BUDGET_ORDER.index(budget), trains and row != FLEET_AND_OWN
+def _urgency(task: Task) -> tuple[bool, ...]:
+    _, _, budget, column = task
+    return column == DISTILLED, column != COMPENSATED, budget != _FIRST_BUDGET
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:
