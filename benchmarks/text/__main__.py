@@ -22,7 +22,7 @@ from benchmarks.text.clients import default_data
 from benchmarks.text.proportionality import proportionality
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import evaluate_whole
+from benchmarks.text.whole import evaluate_trained_dense, evaluate_whole
 from personalization.data.texts import WINDOW_TOKENS
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
@@ -61,7 +61,13 @@ def run(
             numbers if WHOLE in parts else [],
             lambda records: records[0]["client"],
         )
-    return sensed, cells, [record for records in whole for record in records]
+        dense = complete(
+            "whole_dense.jsonl",
+            partial(evaluate_trained_dense, fleet),
+            numbers if WHOLE in parts else [],
+            lambda record: record["client"],
+        )
+    return sensed, cells, [*dense, *(record for records in whole for record in records)]
 
 
 def main() -> int:

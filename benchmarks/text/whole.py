@@ -17,7 +17,6 @@ from personalization.vocabulary.size import vocabulary_size
 
 Record = dict[str, Any]
 SHARE = 0.8
-# Batches of tuning: with 200 even the dense model begins to lose.
 TUNING_STEPS = 100
 TRAINING_STEPS = 200
 RECOVERY: Recovery = "distill-tune"
@@ -26,11 +25,14 @@ WINDOWS = 256
 DENSE, TUNED, SPELLED = "dense", "dense, tuned", "tuned, tokens cut"
 CUT, TRAINED = "tuned, tokens and blocks cut", "tuned, cut, trained"
 # In this order each is made of the one before.
-ARMS = (DENSE, TUNED, SPELLED, CUT, TRAINED)
+MADE_ONE_BY_ONE = (DENSE, TUNED, SPELLED, CUT, TRAINED)
+# The tuned one with the training of the cut one, for which it learns from itself and the labels.
+DENSE_TRAINED = "dense, tuned, trained"
+ARMS = (DENSE, TUNED, DENSE_TRAINED, SPELLED, CUT, TRAINED)
 
 
 def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list[Record]:
-    """Make the models of one client, one for each of `ARMS`, and score them."""
+    """Make the models of one client, one for each of `MADE_ONE_BY_ONE`, and score them."""
     dense = load_client(fleet.load(), number)
     tuned = dense.tuned_first(TUNING_STEPS).trace.model
     world = replace(dense.world, model=tuned, layers=find_layers(tuned))
@@ -41,7 +43,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     models = [(dense, dense.trace.model), (dense, tuned), *((client, m) for m in (client.trace.model, cut, trained))]
     went = _went(client)
     records = []
-    for arm, (own, model) in zip(ARMS, models, strict=True):
+    for arm, (own, model) in zip(MADE_ONE_BY_ONE, models, strict=True):
         nats = own.nats(model)
         records.append(
             {
@@ -55,6 +57,19 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
             }
         )
     return records
+
+
+def evaluate_trained_dense(fleet: Fleet, number: int) -> Record:
+    """Make `DENSE_TRAINED` of one client, and score it."""
+    tuned = load_client(fleet.load(), number).tuned_first(TUNING_STEPS)
+    trained = tuned.trained(tuned.trace.model, RECOVERY, steps=TRAINING_STEPS)
+    return {
+        "client": number,
+        "arm": DENSE_TRAINED,
+        "tokens": tuned.trace.classes,
+        "share": 1.0,
+        "nats": tuned.nats_per_token(trained),
+    }
 
 
 def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> int:

@@ -30,7 +30,17 @@ from benchmarks.text.rows import (
 )
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.whole import ARMS, CUT, DENSE, SHARE, SPELLED, TUNED, evaluate_whole
+from benchmarks.text.whole import (
+    ARMS,
+    CUT,
+    DENSE,
+    DENSE_TRAINED,
+    SHARE,
+    SPELLED,
+    TUNED,
+    evaluate_trained_dense,
+    evaluate_whole,
+)
 from benchmarks.text.whole import TRAINED as TRAINED_ARM
 from personalization.errors import UserError
 from personalization.transformer.layers import Layer, LayerKind
@@ -138,22 +148,27 @@ def test_fewer_speakers_than_clients_are_refused(fleet):
 
 def test_whole_models_keep_their_share_of_all_weights_and_the_table_judges_them(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
-    records = [record for number in sensed for record in evaluate_whole(fleet, sensed, number)]
+    made = [record for number in sensed for record in evaluate_whole(fleet, sensed, number)]
+    records = [*made, *(evaluate_trained_dense(fleet, number) for number in sensed)]
     assert sorted(record["arm"] for record in records) == sorted(list(ARMS) * fleet.clients)
     shares = {record["share"] for record in records if record["arm"] in ARMS[-2:]}
     assert all(SHARE - 0.05 < share <= SHARE for share in shares)
     dense = {record["client"]: record["nats"] for record in records if record["arm"] == DENSE}
     assert all(dense[number] == pytest.approx(sensed[number]["dense"]) for number in sensed)
-    went = {record["client"]: {r["went"] for r in records if r["client"] == record["client"]} for record in records}
+    went = {record["client"]: {r["went"] for r in made if r["client"] == record["client"]} for record in made}
     assert all(len(shares) == 1 and 0.0 <= max(shares) < 0.5 for shares in went.values())
-    assert all(0.0 <= record["nats_of_went"] <= record["nats"] for record in records)
+    assert all(0.0 <= record["nats_of_went"] <= record["nats"] for record in made)
     kept = {record["arm"]: record["tokens"] for record in records}
-    assert kept[DENSE] == kept[TUNED] == VOCABULARY >= kept[SPELLED] == kept[CUT] == kept[TRAINED_ARM] > 256
+    assert kept[DENSE] == kept[TUNED] == kept[DENSE_TRAINED] == VOCABULARY
+    assert VOCABULARY >= kept[SPELLED] == kept[CUT] == kept[TRAINED_ARM] > 256
     text = whole_table(records)
     assert all(f"| {arm} |" in text for arm in ARMS)
-    assert text.count("reached") == 4
+    assert text.count("reached") == 5
     part = whole_table([record for record in records if record["client"] or record["arm"] == DENSE])
-    assert part.count(f"[{fleet.clients - 1}]") == len(ARMS) - 1 + 4
+    assert part.count(f"[{fleet.clients - 1}]") == len(ARMS) - 1 + 5
+    assert f"| {DENSE_TRAINED} |" not in whole_table(made)
+    nats = {(record["client"], record["arm"]): record["nats"] for record in records}
+    assert all(nats[number, DENSE_TRAINED] != nats[number, TUNED] for number in sensed)
 
 
 def test_proportion_is_a_slope_of_one_and_the_same_rise_over_levels():
