@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from client.entries import RECORD, VAULT
+
 OWNER = "join.json"
-_MARKS = (OWNER, "vault", "record.json")
+_MARKS = (OWNER, VAULT, RECORD)
 
 
 def is_state(folder: Path) -> bool:
