@@ -46,15 +46,32 @@ def fit_curves(sensitivity: NDArray[np.float64], levels: ArrayLike, *, default_e
 
 
 @dataclass(frozen=True)
+class FirstUnit:
+    """What a layer costs more, `cost` [layers], as soon as it keeps less than all of its `units` [layers]."""
+
+    units: NDArray[np.int64]
+    cost: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Costs:
-    """What a unit of each layer costs, [layers], and what can't be cut, in the budget's own measure."""
+    """What a unit of each layer costs, [layers], and what can't be cut, in the budget's own measure.
+
+    first: what taking the first unit out of a layer adds, less than a unit costs; None for nothing.
+    """
 
     per_unit: NDArray[np.float64]
     fixed: float
+    first: FirstUnit | None = None
 
     def total(self, counts: NDArray[np.int64]) -> float:
         """Return the cost of a model that keeps `counts` [layers] units."""
-        return self.fixed + float(self.per_unit @ counts)
+        added = 0.0 if self.first is None else float(self.first.cost @ (counts < self.first.units))
+        return self.fixed + added + float(self.per_unit @ counts)
+
+    def added(self, layer: int, count: int) -> float:
+        """Return what taking a unit out of `layer`, which keeps `count`, adds beside what the unit costs."""
+        return 0.0 if self.first is None or count < self.first.units[layer] else float(self.first.cost[layer])
 
 
 def weight_costs(layers: Sequence[Layer]) -> Costs:
@@ -91,7 +108,7 @@ def allocate(
         if costs.total(counts) <= target:
             break
         # The last chunk is taken in single units, so that no more leaves than the budget asks for.
-        excess = costs.total(counts) - target
+        excess = costs.total(counts) + costs.added(index, counts[index]) - target
         counts[index] -= min(size, int(np.ceil(excess / costs.per_unit[index] - 1e-9)))
     return counts
 

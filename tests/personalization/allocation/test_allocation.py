@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from personalization.allocation.allocate import Costs, Curves, allocate, fit_curves, weight_costs
+from personalization.allocation.allocate import Costs, Curves, FirstUnit, allocate, fit_curves, weight_costs
 from personalization.errors import UserError
 from personalization.transformer.layers import Layer, LayerKind, find_layers
 from tests.personalization.architectures import build
@@ -173,6 +174,21 @@ def test_what_cannot_be_cut_counts_for_the_budget():
     assert allocate(layers, curves, costs, 0.75, limits=limits).tolist() == [5]
     with pytest.raises(UserError, match=r"at least 0\.500"):
         allocate(layers, curves, costs, 0.4, limits=limits)
+
+
+@given(seed=st.integers(0, 10**6), budget=st.floats(0.3, 1.0))
+def test_what_the_first_unit_of_a_layer_adds_counts_and_no_more_goes_than_the_budget_asks_for(seed, budget):
+    rng = np.random.default_rng(seed)
+    layers = make_layers(list(rng.integers(2, 60, 6)), list(rng.integers(2, 9, 6)))
+    curves, units = Curves(rng.uniform(0.1, 2.0, 6), rng.uniform(1.0, 6.0, 6)), dense_counts(layers)
+    plain = weight_costs(layers)
+    added = rng.uniform(0.1, 0.9, 6) * plain.per_unit
+    costs = replace(plain, first=FirstUnit(units, added))
+    counts = allocate(layers, curves, costs, budget, limits=np.ones(6))
+    target = budget * plain.total(units)
+    assert costs.total(units) == plain.total(units)
+    assert costs.total(counts) == pytest.approx(plain.total(counts) + added[counts < units].sum())
+    assert target - plain.per_unit.max() - 1e-6 < costs.total(counts) <= target * (1 + 1e-12)
 
 
 def test_the_layer_that_matters_less_goes_first():
