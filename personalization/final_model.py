@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,6 +91,9 @@ def _last_pass(
 ) -> MaskedPass | BlockwiseCut:
     """Return the cut that is kept: from the samples of the trace, or block by block from more of them."""
     trace = masked.trace
+    if pruned.counts.tolist() == [layer.units for layer in trace.layers]:
+        # Nothing goes, so there is nothing to make up for, and refits would only add their biases.
+        return BlockwiseCut({layer.index: np.arange(layer.units) for layer in trace.layers})
     if not settings.refit_samples or training is None or min(settings.refit_samples, training.samples) <= trace.samples:
         return final_pass(masked, pruned)
     return cut_in_blocks(

@@ -46,32 +46,19 @@ def fit_curves(sensitivity: NDArray[np.float64], levels: ArrayLike, *, default_e
 
 
 @dataclass(frozen=True)
-class FirstUnit:
-    """What a layer costs more, `cost` [layers], as soon as it keeps less than all of its `units` [layers]."""
-
-    units: NDArray[np.int64]
-    cost: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Costs:
     """What a unit of each layer costs, [layers], and what can't be cut, in the budget's own measure.
 
-    first: what taking the first unit out of a layer adds, less than a unit costs; None for nothing.
+    cut: what a model costs more, whatever its units, once any of them are gone.
     """
 
     per_unit: NDArray[np.float64]
     fixed: float
-    first: FirstUnit | None = None
+    cut: float = 0.0
 
     def total(self, counts: NDArray[np.int64]) -> float:
-        """Return the cost of a model that keeps `counts` [layers] units."""
-        added = 0.0 if self.first is None else float(self.first.cost @ (counts < self.first.units))
-        return self.fixed + added + float(self.per_unit @ counts)
-
-    def added(self, layer: int, count: int) -> float:
-        """Return what taking a unit out of `layer`, which keeps `count`, adds beside what the unit costs."""
-        return 0.0 if self.first is None or count < self.first.units[layer] else float(self.first.cost[layer])
+        """Return the cost of a model that keeps `counts` [layers] units, without `cut`."""
+        return self.fixed + float(self.per_unit @ counts)
 
 
 def weight_costs(layers: Sequence[Layer]) -> Costs:
@@ -99,16 +86,18 @@ def allocate(
     counts = dense.copy() if available is None else available.copy()
     least = np.minimum(np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64), counts)
     target = budget * costs.total(dense)
+    if costs.total(dense) > target or (counts < dense).any():
+        target -= costs.cut
     if costs.total(least) > target * (1.0 + 1e-12):
+        share = (costs.total(least) + costs.cut) / costs.total(dense)
         raise UserError(
-            f"budget {budget}: the limits allow at least {costs.total(least) / costs.total(dense):.3f}; "
-            "raise the budget or the layers' limits"
+            f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layers' limits"
         )
     for _, index, size in sorted(_chunks(layers, curves, costs, counts, least)):
         if costs.total(counts) <= target:
             break
         # The last chunk is taken in single units, so that no more leaves than the budget asks for.
-        excess = costs.total(counts) + costs.added(index, counts[index]) - target
+        excess = costs.total(counts) - target
         counts[index] -= min(size, int(np.ceil(excess / costs.per_unit[index] - 1e-9)))
     return counts
 

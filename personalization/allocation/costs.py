@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from personalization.allocation.allocate import Costs, FirstUnit
+from personalization.allocation.allocate import Costs
 from personalization.allocation.footprint import count_macs, measure_latency, stored_bytes
 from personalization.cutting.cut_model import cut_model
 from personalization.settings import BudgetKind
@@ -21,8 +21,8 @@ _HEADER_BYTES = 100
 def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> Costs:
     """Return the costs of `model` for budgets of `kind`.
 
-    weights: of the blocks alone. bytes: of the stored model in single precision, with the bias that the writer of a
-    layer gets once units of it are gone, where it has none. macs: multiply-accumulates of one sample. latency:
+    weights: of the blocks alone. bytes: of the stored model in single precision, with the biases that writers get
+    once anything is cut, where they have none. macs: multiply-accumulates of one sample. latency:
     milliseconds of one sample, measured here, shared out by the weights within each kind of layer.
     """
     one = {name: value[:1] for name, value in inputs.items()}
@@ -35,19 +35,21 @@ def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inpu
         per_unit, total = _marginal(lambda m: float(count_macs(m, one, layers)), model, layers)
     else:
         per_unit, total = _marginal(lambda m: measure_latency(m, one), model, layers)
-    units = np.array([layer.units for layer in layers], dtype=np.int64)
-    first = FirstUnit(units, _new_biases(model, layers)) if kind == "bytes" else None
-    return Costs(per_unit, max(total - float(per_unit @ units), 0.0), first)
+    units = np.array([layer.units for layer in layers], dtype=np.float64)
+    new = _new_biases(model, layers) if kind == "bytes" else 0.0
+    return Costs(per_unit, max(total - float(per_unit @ units), 0.0), new)
 
 
-def _new_biases(model: nn.Module, layers: Sequence[Layer]) -> NDArray[np.float64]:
-    """Return the bytes of the bias that each layer's writer gets when the layer is cut, [layers]."""
-    new = np.zeros(len(layers))
-    for layer in layers:
-        writer = model.get_submodule(layer.writer)
-        if linear_bias(writer) is None:
-            new[layer.index] = BYTES_PER_WEIGHT * len(linear_weight(writer)) + len(layer.writer) + _HEADER_BYTES
-    return new
+def _new_biases(model: nn.Module, layers: Sequence[Layer]) -> float:
+    """Return the bytes of the biases that writers without any get where a model is cut."""
+    writers = {layer.writer: model.get_submodule(layer.writer) for layer in layers}
+    return float(
+        sum(
+            BYTES_PER_WEIGHT * len(linear_weight(writer)) + len(path) + _HEADER_BYTES
+            for path, writer in writers.items()
+            if linear_bias(writer) is None
+        )
+    )
 
 
 def _marginal(

@@ -84,7 +84,7 @@ def _lost(
             share = min(1.0, budget * whole / cost.total(dense))
             lost[number] = _sum(curves, layers, allocate(layers, curves, cost, share, limits=limits))
     if not np.isfinite(lost).any():
-        least = smaller[0].total(np.ceil(dense * (1.0 - limits)).astype(np.int64)) / whole
+        least = (smaller[0].total(np.ceil(dense * (1.0 - limits)).astype(np.int64)) + costs.cut) / whole
         raise UserError(
             f"budget {budget}: with {sizes[0]:,} tokens the limits allow at least {least:.3f} of the model's bytes; "
             "raise the budget or the layers' limits"

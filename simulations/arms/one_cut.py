@@ -44,7 +44,8 @@ def vote(world: World, settings: FleetSettings, service: Service) -> Vote:
     costs = unit_costs(settings.budget_kind, world.backbone.model, generic.layers, inputs)
     of_groups = group_costs(generic.groups, costs)
     budgets = sorted({world.budget(client, settings) for client in world.clients})
-    return Vote(answers, {b: dropped_by_vote(kept, of_groups, fixed=costs.fixed, budget=b) for b in budgets})
+    masks = {b: dropped_by_vote(kept, of_groups, fixed=costs.fixed, cut=costs.cut, budget=b) for b in budgets}
+    return Vote(answers, masks)
 
 
 class OneCut(Arm):

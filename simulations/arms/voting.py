@@ -14,15 +14,15 @@ def group_costs(groups: UnitGroups, costs: Costs) -> NDArray[np.float64]:
 
 
 def dropped_by_vote(
-    kept: NDArray[np.float64], costs: NDArray[np.float64], *, fixed: float, budget: float
+    kept: NDArray[np.float64], costs: NDArray[np.float64], *, fixed: float, budget: float, cut: float = 0.0
 ) -> NDArray[np.bool_]:
     """Return which groups [groups] everybody drops.
 
-    kept: [clients, groups], the share that each client keeps of each group. costs [groups], fixed: see `Costs`. Groups
-    are kept whole, those with the highest mean of `kept` per cost first, as long as the next one fits into `budget`
-    times the cost of the dense model; one that does not fit is passed over.
+    kept: [clients, groups], the share that each client keeps of each group. costs [groups], fixed, cut: see `Costs`.
+    Groups are kept whole, those with the highest mean of `kept` per cost first, as long as the next one fits into
+    `budget` times the cost of the dense model; one that does not fit is passed over.
     """
-    target = budget * (fixed + float(costs.sum())) * (1.0 + 1e-12)
+    target = budget * (fixed + float(costs.sum())) * (1.0 + 1e-12) - (cut if budget < 1.0 else 0.0)
     dropped = np.ones(len(costs), dtype=np.bool_)
     spent = fixed
     for group in np.argsort(-kept.mean(0) / costs, kind="stable"):

@@ -7,16 +7,16 @@ from personalization.allocation.allocate import Costs
 from simulations.arms.voting import dropped_by_vote, group_costs
 
 
-@given(seed=st.integers(0, 2**32 - 1), budget=st.floats(0.05, 1.0), fixed=st.floats(0.0, 5.0))
-def test_what_is_kept_fits_the_budget_and_nothing_more_would_have(seed, budget, fixed):
+@given(seed=st.integers(0, 2**32 - 1), budget=st.floats(0.05, 1.0), fixed=st.floats(0.0, 5.0), cut=st.floats(0.0, 0.5))
+def test_what_is_kept_fits_the_budget_and_nothing_more_would_have(seed, budget, fixed, cut):
     rng = np.random.default_rng(seed)
     kept, costs = rng.random((5, 30)), rng.uniform(0.5, 2.0, 30)
-    dropped = dropped_by_vote(kept, costs, fixed=fixed, budget=budget)
-    target = budget * (fixed + costs.sum())
+    dropped = dropped_by_vote(kept, costs, fixed=fixed, budget=budget, cut=cut)
+    target = budget * (fixed + costs.sum()) - cut * (budget < 1.0)
     spent = fixed + costs[~dropped].sum()
     assert spent <= target * (1 + 1e-9) or not (~dropped).any()
     assert all(spent + cost > target for cost in costs[dropped])
-    np.testing.assert_array_equal(dropped, dropped_by_vote(kept[::-1], costs, fixed=fixed, budget=budget))
+    np.testing.assert_array_equal(dropped, dropped_by_vote(kept[::-1], costs, fixed=fixed, budget=budget, cut=cut))
 
 
 def test_groups_stay_in_the_order_of_their_votes_per_cost():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from personalization.allocation.allocate import Costs, Curves, FirstUnit, allocate, fit_curves, weight_costs
+from personalization.allocation.allocate import Costs, Curves, allocate, fit_curves, weight_costs
 from personalization.errors import UserError
 from personalization.transformer.layers import Layer, LayerKind, find_layers
 from tests.personalization.architectures import build
@@ -177,18 +177,28 @@ def test_what_cannot_be_cut_counts_for_the_budget():
 
 
 @given(seed=st.integers(0, 10**6), budget=st.floats(0.3, 1.0))
-def test_what_the_first_unit_of_a_layer_adds_counts_and_no_more_goes_than_the_budget_asks_for(seed, budget):
+def test_what_a_cut_adds_counts_as_soon_as_anything_goes(seed, budget):
     rng = np.random.default_rng(seed)
     layers = make_layers(list(rng.integers(2, 60, 6)), list(rng.integers(2, 9, 6)))
-    curves, units = Curves(rng.uniform(0.1, 2.0, 6), rng.uniform(1.0, 6.0, 6)), dense_counts(layers)
-    plain = weight_costs(layers)
-    added = rng.uniform(0.1, 0.9, 6) * plain.per_unit
-    costs = replace(plain, first=FirstUnit(units, added))
+    curves, dense = Curves(rng.uniform(0.1, 2.0, 6), rng.uniform(1.0, 6.0, 6)), dense_counts(layers)
+    costs = replace(weight_costs(layers), cut=5.0)
+    target, whole = budget * costs.total(dense), dense.copy()
     counts = allocate(layers, curves, costs, budget, limits=np.ones(6))
-    target = budget * plain.total(units)
-    assert costs.total(units) == plain.total(units)
-    assert costs.total(counts) == pytest.approx(plain.total(counts) + added[counts < units].sum())
-    assert target - plain.per_unit.max() - 1e-6 < costs.total(counts) <= target * (1 + 1e-12)
+    assert (counts == dense).all() == (budget == 1.0)
+    if budget < 1.0:
+        assert target - costs.per_unit.max() - 1e-6 < costs.total(counts) + costs.cut <= target * (1 + 1e-12)
+    # Where others have cut it already, even the whole budget has to take that in.
+    whole[0] -= 1
+    counts = allocate(layers, curves, costs, 1.0, limits=np.ones(6), available=whole)
+    assert costs.total(counts) + costs.cut <= costs.total(dense)
+
+
+def test_limits_that_leave_no_room_for_what_a_cut_adds_are_refused_with_the_share_that_does():
+    layers = make_layers([10], [1])
+    curves, limits, costs = Curves(np.ones(1), np.ones(1)), np.full(1, 0.5), Costs(np.ones(1), fixed=10.0, cut=1.0)
+    with pytest.raises(UserError, match=r"at least 0\.800"):
+        allocate(layers, curves, costs, 0.79, limits=limits)
+    assert allocate(layers, curves, costs, 0.8, limits=limits).tolist() == [5]
 
 
 def test_the_layer_that_matters_less_goes_first():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from personalization.allocation import costs as costs_module
 from personalization.allocation.costs import unit_costs
 from personalization.allocation.footprint import count_macs, kept_weights, stored_bytes
-from personalization.cutting.cut_model import cut_model, folded_writers
+from personalization.cutting.cut_model import cut_model, fold_means
 from personalization.transformer.layers import LayerKind, find_layers
 from tests.personalization.architectures import ARCHITECTURES, DECODERS, build, logits, random_kept
 
@@ -54,13 +54,14 @@ def test_predicted_bytes_of_a_cut_are_those_stored_but_for_the_header(name, seed
     layers = find_layers(case.model)
     kept = random_kept(layers, seed, drop=0.0)
     costs = unit_costs("bytes", case.model, layers, case.inputs)
-    columns = [layer.units * layer.columns_per_unit for layer in layers]
-    writers = folded_writers(case.model, layers, kept, [torch.zeros(width) for width in columns])
+    writers = {}
+    for layer, units in zip(layers, kept, strict=True):
+        writers[layer.index] = fold_means(layer, case.model, units, torch.zeros(layer.units * layer.columns_per_unit))
     cut = stored_bytes(cut_model(case.model, layers, kept, writers))
     # Offsets in the header have fewer digits where there are fewer bytes, at most 2 * 2 for each tensor; a new one's
     # are counted with more than there can be.
     header = 4 * len(case.model.state_dict()) + 8 + 64 * len(layers)
-    predicted = costs.total(np.array(list(map(len, kept))))
+    predicted = costs.total(np.array(list(map(len, kept)))) + costs.cut
     assert costs.total(dense_counts(layers)) == stored_bytes(case.model)
     assert 0 <= predicted + 8 - cut <= header + 8
 
