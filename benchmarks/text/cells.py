@@ -35,7 +35,7 @@ MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
 COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
-_FIRST_BUDGET = 0.8
+_BUDGETS_BY_URGENCY = (0.8, 0.5, 0.7, 0.9)
 # The others are made for all rows.
 ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
 
@@ -91,7 +91,7 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
 
 def all_tasks(fleet: Fleet) -> list[Task]:
     """Return what `evaluate` has to do for the whole table: what is asked for most first, and what trains, which takes
-    most of the time, at the end; otherwise speaker by speaker, so that rows and budgets can be compared early on.
+    most of the time, at the end, budget by budget: a part of the table that is there for some speakers tells little.
     """
     tasks = [
         (number, row, budget, column)
@@ -103,9 +103,9 @@ def all_tasks(fleet: Fleet) -> list[Task]:
     return sorted(tasks, key=_urgency)
 
 
-def _urgency(task: Task) -> tuple[bool, ...]:
+def _urgency(task: Task) -> tuple[bool, bool, int]:
     _, _, budget, column = task
-    return column == DISTILLED, column != COMPENSATED, budget != _FIRST_BUDGET
+    return column == DISTILLED, column != COMPENSATED, _BUDGETS_BY_URGENCY.index(budget)
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:
