@@ -21,9 +21,9 @@ _HEADER_BYTES = 100
 def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inputs: Inputs) -> Costs:
     """Return the costs of `model` for budgets of `kind`.
 
-    weights: of the blocks alone. bytes: of the stored model in single precision, with the biases that writers get
-    once anything is cut, where they have none. macs: multiply-accumulates of one sample. latency:
-    milliseconds of one sample, measured here, shared out by the weights within each kind of layer.
+    weights: of the blocks alone. bytes: of the stored model in single precision, with the biases that writers get once
+    anything is cut, where they have none. macs: multiply-accumulates of one sample. latency: milliseconds of one
+    sample, measured here, shared out by the weights within each kind of layer.
     """
     one = {name: value[:1] for name, value in inputs.items()}
     weights = np.array([layer.weights_per_unit for layer in layers], dtype=np.float64)
