@@ -86,6 +86,7 @@ def allocate(
     counts = dense.copy() if available is None else available.copy()
     least = np.minimum(np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64), counts)
     target = budget * costs.total(dense)
+    # Only a model that stays whole is spared what a cut adds.
     if costs.total(dense) > target or (counts < dense).any():
         target -= costs.cut
     if costs.total(least) > target * (1.0 + 1e-12):

@@ -42,14 +42,12 @@ def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inpu
 
 def _new_biases(model: nn.Module, layers: Sequence[Layer]) -> float:
     """Return the bytes of the biases that writers without any get where a model is cut."""
-    writers = {layer.writer: model.get_submodule(layer.writer) for layer in layers}
-    return float(
-        sum(
-            BYTES_PER_WEIGHT * len(linear_weight(writer)) + len(path) + _HEADER_BYTES
-            for path, writer in writers.items()
-            if linear_bias(writer) is None
-        )
-    )
+    new = 0
+    for layer in layers:
+        writer = model.get_submodule(layer.writer)
+        if linear_bias(writer) is None:
+            new += BYTES_PER_WEIGHT * len(linear_weight(writer)) + len(layer.writer) + _HEADER_BYTES
+    return float(new)
 
 
 def _marginal(
