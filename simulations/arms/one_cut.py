@@ -43,8 +43,11 @@ def vote(world: World, settings: FleetSettings, service: Service) -> Vote:
     inputs = world.samples(world.clients[0]).inputs
     costs = unit_costs(settings.budget_kind, world.backbone.model, generic.layers, inputs)
     of_groups = group_costs(generic.groups, costs)
+    layer_groups = [len(groups) for groups in generic.groups]
     budgets = sorted({world.budget(client, settings) for client in world.clients})
-    masks = {b: dropped_by_vote(kept, of_groups, fixed=costs.fixed, cut=costs.cut, budget=b) for b in budgets}
+    masks = {
+        b: dropped_by_vote(kept, layer_groups, of_groups, fixed=costs.fixed, cut=costs.cut, budget=b) for b in budgets
+    }
     return Vote(answers, masks)
 
 

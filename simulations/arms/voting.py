@@ -1,5 +1,7 @@
 """One mask for a whole fleet: clients vote with the share that they keep of each group of units."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,19 +16,35 @@ def group_costs(groups: UnitGroups, costs: Costs) -> NDArray[np.float64]:
 
 
 def dropped_by_vote(
-    kept: NDArray[np.float64], costs: NDArray[np.float64], *, fixed: float, budget: float, cut: float = 0.0
+    kept: NDArray[np.float64],
+    layer_groups: Sequence[int],
+    costs: NDArray[np.float64],
+    *,
+    fixed: float,
+    budget: float,
+    cut: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Return which groups [groups] everybody drops.
 
-    kept: [clients, groups], the share that each client keeps of each group. costs [groups], fixed, cut: see `Costs`.
-    Groups are kept whole, those with the highest mean of `kept` per cost first, as long as the next one fits into
-    `budget` times the cost of the dense model; one that does not fit is passed over.
+    kept: [clients, groups], the share that each client keeps of each group. layer_groups [layers]: how many groups each
+    layer has. costs [groups], fixed, cut: see `Costs`. Each layer keeps as large a share of its groups as clients keep
+    of it on average, those with the most votes; what is above or below a share in all layers alike goes or comes first
+    until `budget` times the cost of the dense model is filled. A group that does not fit is passed over.
     """
     target = budget * (fixed + float(costs.sum())) * (1.0 + 1e-12) - (cut if budget < 1.0 else 0.0)
     dropped = np.ones(len(costs), dtype=np.bool_)
     spent = fixed
-    for group in np.argsort(-kept.mean(0) / costs, kind="stable"):
+    for group in np.argsort(-_claims(kept.mean(0), layer_groups), kind="stable"):
         if spent + costs[group] <= target:
             dropped[group] = False
             spent += float(costs[group])
     return dropped
+
+
+def _claims(votes: NDArray[np.float64], layer_groups: Sequence[int]) -> NDArray[np.float64]:
+    """Return for each group how far it lies inside the share that its layer keeps, [groups]; below 0 outside of it."""
+    claims = []
+    for own in np.split(votes, np.cumsum(layer_groups)[:-1]):
+        place = np.argsort(np.argsort(-own, kind="stable"))
+        claims.append(own.mean() - (place + 0.5) / len(own))
+    return np.concatenate(claims)
