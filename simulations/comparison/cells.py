@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-CELL_FORMAT = 6
+CELL_FORMAT = 7
 ARM_PREFIX = "arm:"
 # What a scenario is called changes nothing that a cell computes.
 _NAMES = frozenset({"name", "description"})
