@@ -1,6 +1,6 @@
 """What a comparison shows while it goes: a bar of cells on a terminal, a plain line a cell elsewhere.
 
-A cell of a language model takes half an hour, so where there is no bar, lines tell that work goes on.
+A cell of a language model takes a quarter of an hour, so where there is no bar, lines tell that work goes on.
 """
 
 import time
