@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from benchmarks.text.cells import Fleet, row_counts, sensed_curves
 from benchmarks.text.clients import Client, Counts, load_client
 from benchmarks.text.rows import FLEET, FLEET_AND_OWN
+from personalization.allocation.costs import new_biases
 from personalization.settings import Recovery
-from personalization.transformer.layers import find_layers, linear_bias
+from personalization.transformer.layers import find_layers
 from personalization.vocabulary.cut import mean_predictions
 from personalization.vocabulary.size import vocabulary_size
 
@@ -98,9 +99,7 @@ def _counts_of_share(dense: Client, client: Client, sensed: dict[int, Record], n
     """Return the units [layers] that leave `SHARE` of all weights of `dense`, where tokens of `client` have gone."""
     layers = dense.world.layers
     blocks = sum(layer.weights for layer in layers)
-    writers = [client.trace.model.get_submodule(layer.writer) for layer in layers]
-    # A writer that is refitted has a bias.
-    new = sum(len(client.trace.layer_outputs[0][0, 0]) for writer in writers if linear_bias(writer) is None)
+    new = sum(new_biases(client.trace.model, layers).values())
     whole, left = _weights(dense.trace.model), _weights(client.trace.model)
     budget = (SHARE * whole - new - (left - blocks)) / blocks
     return row_counts(dense, FLEET_AND_OWN, budget, sensed, number)[0]

@@ -1,6 +1,6 @@
 """What a unit costs in the measure of the budget: weights, bytes, multiply-accumulates or measured latency."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +36,19 @@ def unit_costs(kind: BudgetKind, model: nn.Module, layers: Sequence[Layer], inpu
     else:
         per_unit, total = _marginal(lambda m: measure_latency(m, one), model, layers)
     units = np.array([layer.units for layer in layers], dtype=np.float64)
-    new = _new_biases(model, layers) if kind == "bytes" else 0.0
+    new = _stored_biases(new_biases(model, layers)) if kind == "bytes" else 0.0
     return Costs(per_unit, max(total - float(per_unit @ units), 0.0), new)
 
 
-def _new_biases(model: nn.Module, layers: Sequence[Layer]) -> float:
-    """Return the bytes of the biases that writers without any get where a model is cut."""
-    new = 0
-    for layer in layers:
-        writer = model.get_submodule(layer.writer)
-        if linear_bias(writer) is None:
-            new += BYTES_PER_WEIGHT * len(linear_weight(writer)) + len(layer.writer) + _HEADER_BYTES
-    return float(new)
+def new_biases(model: nn.Module, layers: Sequence[Layer]) -> dict[str, int]:
+    """Return how many weights the bias has that each writer without any gets once a model is cut, by its path."""
+    writers = {layer.writer: model.get_submodule(layer.writer) for layer in layers}
+    return {path: len(linear_weight(writer)) for path, writer in writers.items() if linear_bias(writer) is None}
+
+
+def _stored_biases(weights: Mapping[str, int]) -> float:
+    """Return the bytes that biases of so many `weights` take in a file, with their entries in its header."""
+    return float(sum(BYTES_PER_WEIGHT * count + len(path) + _HEADER_BYTES for path, count in weights.items()))
 
 
 def _marginal(

@@ -13,7 +13,7 @@ from personalization.allocation.costs import unit_costs
 from personalization.wire.plan import Plan
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.service import Answer, Service
-from simulations.arms.voting import dropped_by_vote, group_costs
+from simulations.arms.voting import dropped_by_vote
 from simulations.fleet_settings import FleetSettings
 
 # A mask is cut as it is: no budget beyond it, nothing probed, nothing restored.
@@ -42,13 +42,8 @@ def vote(world: World, settings: FleetSettings, service: Service) -> Vote:
     # The first client stands for all in what a unit costs, which matters for budgets of measured latency only.
     inputs = world.samples(world.clients[0]).inputs
     costs = unit_costs(settings.budget_kind, world.backbone.model, generic.layers, inputs)
-    of_groups = group_costs(generic.groups, costs)
-    layer_groups = [len(groups) for groups in generic.groups]
     budgets = sorted({world.budget(client, settings) for client in world.clients})
-    masks = {
-        b: dropped_by_vote(kept, layer_groups, of_groups, fixed=costs.fixed, cut=costs.cut, budget=b) for b in budgets
-    }
-    return Vote(answers, masks)
+    return Vote(answers, {budget: dropped_by_vote(kept, generic.groups, costs, budget) for budget in budgets})
 
 
 class OneCut(Arm):
