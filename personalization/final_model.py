@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from personalization.allocation.pruning import Pruned
@@ -17,8 +18,8 @@ from personalization.training.distillation import distill
 from personalization.training.loop import TrainingData, TrainingSettings, spread
 from personalization.training.tuning import tune, tune_first
 from personalization.transformer.head import classifier_path, shift_classifier
-from personalization.transformer.trace import DenseTrace
-from personalization.vocabulary.cut import cut_vocabulary, mean_predictions
+from personalization.transformer.trace import DenseTrace, Inputs
+from personalization.vocabulary.cut import cut_vocabulary, expected_tokens, mean_predictions
 from personalization.vocabulary.fewer_tokens import FewerTokens
 from personalization.vocabulary.own import OwnVocabulary, own_vocabulary
 from personalization.vocabulary.spelled_distillation import distill_spelled
@@ -54,15 +55,12 @@ def final_cut(
     They go last: there is hardly one in private text that goes.
     """
     whole, own = tuned_first(trace, settings, samples), None
-    final = _last_pass(MaskedModel(whole, compensation), pruned, samples.training, settings)
+    more = _more_samples(trace, samples.training, settings)
+    final = _last_pass(MaskedModel(whole, compensation), pruned, more)
     kept, model = tuple(final.kept[layer.index] for layer in trace.layers), made_of(whole, final)
     if fewer is not None:
         # A tuned model knows better what its person may say.
-        expected = fewer.expected if whole is trace else None
-        if expected is None:
-            assert whole.head is not None
-            expected = mean_predictions(whole.head, whole.outputs)
-        own = own_vocabulary(whole.model, samples, fewer, expected)
+        own = own_vocabulary(whole.model, samples, fewer, _expected(whole, more, fewer if whole is trace else None))
         model, samples = cut_vocabulary(model, own.cut), own.samples
     return FinalCut(model, kept, whole.without_activations(), samples, own)
 
@@ -86,20 +84,38 @@ def tuned_first(trace: DenseTrace, settings: PersonalizationSettings, samples: P
     return device_trace(tuned, trace.layers, trace.inputs, settings)
 
 
-def _last_pass(
-    masked: MaskedModel, pruned: Pruned, training: TrainingData | None, settings: PersonalizationSettings
-) -> MaskedPass | BlockwiseCut:
-    """Return the cut that is kept: from the samples of the trace, or block by block from more of them."""
+def _more_samples(trace: DenseTrace, training: TrainingData | None, settings: PersonalizationSettings) -> Inputs | None:
+    """Return what the last cut is made of where that is more than the samples of the trace, None where it is not."""
+    if training is None or min(settings.refit_samples, training.samples) <= trace.samples:
+        return None
+    return spread(training, settings.refit_samples)
+
+
+def _expected(whole: DenseTrace, more: Inputs | None, known: FewerTokens | None) -> NDArray[np.float64]:
+    """Return the mean probability of each token, [tokens], over `more`, or the samples of the trace where that is None.
+
+    known: what has been found of the same model with the latter.
+    """
+    if more is not None:
+        return expected_tokens(whole.model, more)
+    if known is not None and known.expected is not None:
+        return known.expected
+    assert whole.head is not None
+    return mean_predictions(whole.head, whole.outputs)
+
+
+def _last_pass(masked: MaskedModel, pruned: Pruned, more: Inputs | None) -> MaskedPass | BlockwiseCut:
+    """Return the cut that is kept: from the samples of the trace, or block by block from `more` of them."""
     trace = masked.trace
     if pruned.counts.tolist() == [layer.units for layer in trace.layers]:
         # Nothing goes, so there is nothing to make up for, and refits would only add their biases.
         return BlockwiseCut({layer.index: np.arange(layer.units) for layer in trace.layers})
-    if not settings.refit_samples or training is None or min(settings.refit_samples, training.samples) <= trace.samples:
+    if more is None:
         return final_pass(masked, pruned)
     return cut_in_blocks(
         trace.model,
         trace.layers,
-        spread(training, settings.refit_samples),
+        more,
         dict(enumerate(map(int, pruned.counts))),
         compensation=replace(masked.compensation, carried=masked.carried),
         allowed=pruned.allowed,

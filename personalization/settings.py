@@ -60,8 +60,8 @@ class PersonalizationSettings:
     held_out_share: share of the private samples that refits do not see.
     vocabulary: how many tokens of a language model may stay, chosen by the private text; 0 keeps all, -1 takes as many
         as leave tokens and blocks the best shares of a budget of bytes.
-    refit_samples: of a language model, how many private samples the final cut is chosen and compensated on, where there
-        are more than those that are measured on; 0 for those alone.
+    refit_samples: of a language model, how many private samples the final cut of blocks and tokens is made on, where
+        there are more than those that are measured on; 0 for those alone.
     tune_first: batches on which the whole model is tuned to the labels before its final cut, 0 for none; `distill`
         and `distill-tune` then learn from the tuned one.
     training_steps: batches of a recovery that trains, 0 for no training. adapters: rank of the low-rank adapters that

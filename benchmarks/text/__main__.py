@@ -10,7 +10,9 @@ import argparse
 import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,28 @@ from benchmarks.text.clients import default_data
 from benchmarks.text.proportionality import proportionality
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
+from benchmarks.text.tokens import count_spelled, spelled_table
 from benchmarks.text.whole import evaluate_trained_dense, evaluate_whole
 from personalization.data.texts import WINDOW_TOKENS
 from personalization.errors import UserError
 from personalization.settings import PersonalizationSettings
 
-UNTRAINED, TRAINED, WHOLE = "untrained", "distilled", "whole"
-PARTS = (UNTRAINED, TRAINED, WHOLE)
+UNTRAINED, TRAINED, TOKENS, WHOLE = "untrained", "distilled", "tokens", "whole"
+PARTS = (UNTRAINED, TRAINED, TOKENS, WHOLE)
 
 
-def run(
-    fleet: Fleet, out: Path, jobs: int, console: Console, parts: Collection[str] = PARTS
-) -> tuple[list[Record], list[Record], list[Record]]:
-    """Measure all speakers and evaluate `parts`; return their records, the cells of the tables, and whole models."""
+@dataclass(frozen=True)
+class Measured:
+    """sensed: of each speaker. cells: of the tables. tokens: vocabularies that are cut. whole: whole models."""
+
+    sensed: list[Record]
+    cells: list[Record]
+    tokens: list[Record]
+    whole: list[Record]
+
+
+def run(fleet: Fleet, out: Path, jobs: int, console: Console, parts: Collection[str] = PARTS) -> Measured:
+    """Measure all speakers and evaluate `parts`; return what is kept by now."""
     out.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs) as pool:
 
@@ -55,6 +66,12 @@ def run(
             [task for task in all_tasks(fleet) if (TRAINED if task[3] == DISTILLED else UNTRAINED) in parts],
             lambda cell: (cell["client"], cell["row"], cell["budget"], cell["column"]),
         )
+        tokens = complete(
+            "tokens.jsonl",
+            partial(count_spelled, fleet),
+            numbers if TOKENS in parts else [],
+            lambda records: records[0]["client"],
+        )
         whole = complete(
             "whole.jsonl",
             partial(evaluate_whole, fleet, known),
@@ -67,7 +84,7 @@ def run(
             numbers if WHOLE in parts else [],
             lambda record: record["client"],
         )
-    return sensed, cells, [*dense, *(record for records in whole for record in records)]
+    return Measured(sensed, cells, [*chain(*tokens)], [*dense, *chain(*whole)])
 
 
 def main() -> int:
@@ -96,14 +113,14 @@ def main() -> int:
     console = Console()
     fleet = Fleet(arguments.model, str(arguments.data), arguments.clients, arguments.window_tokens)
     try:
-        sensed, cells, whole = run(fleet, arguments.out, arguments.jobs, console, arguments.parts)
+        found = run(fleet, arguments.out, arguments.jobs, console, arguments.parts)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     world = fleet.load()
-    told = proportionality(sensed, world.layers, len(PersonalizationSettings.levels))
-    of_whole = [whole_table(whole), speaker_table(whole, world.speakers)]
-    text = "\n".join([summary_tables(sensed, cells), checks(sensed, cells), *of_whole, told])
+    told = proportionality(found.sensed, world.layers, len(PersonalizationSettings.levels))
+    of_whole = [spelled_table(found.tokens), whole_table(found.whole), speaker_table(found.whole, world.speakers)]
+    text = "\n".join([summary_tables(found.sensed, found.cells), checks(found.sensed, found.cells), *of_whole, told])
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -137,13 +137,16 @@ def load_world(model: str, data: str, clients: int, window_tokens: int) -> World
     return World(backbone.model, backbone.preprocessing, find_layers(backbone.model), speakers)
 
 
-def load_client(world: World, number: int, *, vocabulary: int | None = None) -> Client:
-    """Return the client of a speaker, with a model of at most `vocabulary` tokens (None: all)."""
+def load_client(world: World, number: int, *, vocabulary: int | None = None, windows: int = 0) -> Client:
+    """Return the client of a speaker, with a model of at most `vocabulary` tokens (None: all), told by so many windows
+    of private text (0: those that are measured on).
+    """
     settings = PersonalizationSettings(seed=number)
     speaker = world.speakers[number]
     model, samples, teacher = world.model, speaker.samples, None
     if vocabulary is not None:
-        expected = expected_tokens(model, samples.inputs)
+        assert samples.training is not None
+        expected = expected_tokens(model, spread(samples.training, windows) if windows else samples.inputs)
         own = own_vocabulary(model, samples, FewerTokens(world.preprocessing, vocabulary), expected)
         model, samples, teacher = cut_vocabulary(model, own.cut), own.samples, own.teacher
     trace = device_trace(model, world.layers, samples.inputs, settings)

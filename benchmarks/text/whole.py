@@ -21,7 +21,7 @@ SHARE = 0.8
 TUNING_STEPS = 100
 TRAINING_STEPS = 200
 RECOVERY: Recovery = "distill-tune"
-# Windows of private text that a cut is made on, where there are as many.
+# Windows of private text that a cut of blocks and tokens is made on, where there are as many.
 WINDOWS = 256
 DENSE, TUNED, SPELLED = "dense", "dense, tuned", "tuned, tokens cut"
 CUT, TRAINED = "tuned, tokens and blocks cut", "tuned, cut, trained"
@@ -37,7 +37,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     dense = load_client(fleet.load(), number)
     tuned = dense.tuned_first(TUNING_STEPS).trace.model
     world = replace(dense.world, model=tuned, layers=find_layers(tuned))
-    client = load_client(world, number, vocabulary=_vocabulary_size(dense, sensed, number))
+    client = load_client(world, number, vocabulary=_vocabulary_size(dense, sensed, number), windows=WINDOWS)
     cut = client.cut_on_more(_counts_of_share(dense, client, sensed, number), WINDOWS)
     trained = client.trained(cut, RECOVERY, steps=TRAINING_STEPS)
     whole = _weights(dense.trace.model)

@@ -126,7 +126,7 @@ class OwnOptions:
     refit_samples: Annotated[
         int | None,
         typer.Option(
-            help="Windows of this device's text that the final cut of a language model is compensated on, where there "
+            help="Windows of this device's text that the final cut of a language model is made on, where there "
             "are more than `--windows`; 0: those alone.",
             show_default="the fleet's",
         ),

@@ -81,7 +81,7 @@ class PersonalizingOptions:
     refit_samples: Annotated[
         int,
         typer.Option(
-            help="Windows of private text that the final cut of a language model is compensated on, where a device has "
+            help="Windows of private text that the final cut of a language model is made on, where a device has "
             "more than `--windows`: slower, and better; 0: those alone."
         ),
     ] = PersonalizationSettings.refit_samples

@@ -106,7 +106,7 @@ class RecoveryOptions:
     refit_samples: Annotated[
         int,
         typer.Option(
-            help="Windows of private text that the final cut of a language model is compensated on, where there are "
+            help="Windows of private text that the final cut of a language model is made on, where there are "
             "more than `--windows`: slower, and better; 0: those alone."
         ),
     ] = PersonalizationSettings.refit_samples

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks are not install
 
 from rich.console import Console
 
-from benchmarks.text.__main__ import TRAINED, WHOLE, run
+from benchmarks.text.__main__ import TOKENS, TRAINED, WHOLE, run
 from benchmarks.text.cells import COLUMNS, COMPENSATED, Fleet, all_tasks, evaluate, sense, whole_client
 from benchmarks.text.clients import load_client, load_world
 from benchmarks.text.proportionality import proportionality
@@ -30,6 +30,8 @@ from benchmarks.text.rows import (
 )
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
+from benchmarks.text.tokens import WINDOWS as TOLD_BY
+from benchmarks.text.tokens import count_spelled, spelled_table
 from benchmarks.text.whole import (
     ARMS,
     CUT,
@@ -45,6 +47,9 @@ from benchmarks.text.whole import TRAINED as TRAINED_ARM
 from personalization.errors import UserError
 from personalization.transformer.layers import Layer, LayerKind
 from simulations.speakers import Speaker
+
+# Of the tiny vocabulary, most of which is single bytes.
+TOKEN_SHARES = (0.85, 0.92, 1.0)
 
 
 @pytest.fixture
@@ -124,14 +129,31 @@ def test_checks_say_in_percent_of_perplexity_which_is_better_and_of_how_many_spe
 
 def test_a_run_goes_on_with_the_parts_that_it_is_asked_for(fleet, tmp_path):
     console = Console(quiet=True)
-    sensed, cells, whole = run(fleet, tmp_path / "out", 1, console, [WHOLE])
-    assert (len(sensed), len(cells), len(whole)) == (3, 0, 3 * len(ARMS))
-    assert f"| {ROWS[0]} |" in summary_tables(sensed, cells)
-    assert "against" not in checks(sensed, cells)
-    again, cells, kept = run(fleet, tmp_path / "out", 1, console, [TRAINED])
-    assert (again, kept) == (sensed, whole)
-    assert len(cells) == 2 * fleet.clients * len(BUDGETS)
+    first = run(fleet, tmp_path / "out", 1, console, [WHOLE])
+    assert [len(part) for part in (first.sensed, first.cells, first.tokens, first.whole)] == [3, 0, 0, 3 * len(ARMS)]
+    assert f"| {ROWS[0]} |" in summary_tables(first.sensed, first.cells)
+    assert "against" not in checks(first.sensed, first.cells)
+    then = run(fleet, tmp_path / "out", 1, console, [TRAINED, TOKENS])
+    assert (then.sensed, then.whole) == (first.sensed, first.whole)
+    assert len(then.cells) == 2 * fleet.clients * len(BUDGETS)
+    assert {record["client"] for record in then.tokens} == set(range(fleet.clients))
     assert whole_table([]) == ""
+
+
+def test_later_tokens_that_go_are_counted_and_fewer_go_the_more_are_kept(fleet, monkeypatch):
+    monkeypatch.setattr("benchmarks.text.tokens.SHARES", TOKEN_SHARES)
+    records = count_spelled(fleet, 1)
+    spelled = {(record["windows"], record["tokens"]): record["spelled"] for record in records}
+    assert len(spelled) == len(records) == len(TOLD_BY) * len(TOKEN_SHARES)
+    for windows in TOLD_BY:
+        by_size = [spelled[windows, size] for size in sorted({record["tokens"] for record in records})]
+        assert by_size == sorted(by_size, reverse=True)
+        assert 0.0 <= by_size[-1] < by_size[0] < 1.0
+    text = spelled_table([*records, *({**record, "client": 2, "spelled": 0.0} for record in records)])
+    windows, size = next(iter(spelled))
+    row = next(line for line in text.splitlines() if line.startswith(f"| {windows} |"))
+    assert f" {spelled[windows, size] / 2:.2%} |" in row
+    assert spelled_table([]) == ""
 
 
 def test_what_keeps_everything_is_the_dense_model(fleet):

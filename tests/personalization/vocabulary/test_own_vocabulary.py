@@ -12,7 +12,7 @@ from personalization.allocation.footprint import stored_bytes
 from personalization.data.tasks import PrivateSamples
 from personalization.data.texts import TextPreprocessing
 from personalization.settings import PersonalizationSettings
-from personalization.training.loop import TrainingData
+from personalization.training.loop import TrainingData, spread
 from personalization.training.tuning import tune_first
 from personalization.transformer.layers import find_layers
 from personalization.transformer.trace import trace_dense
@@ -40,20 +40,21 @@ def personal(model, settings, *, preprocessing=None, samples=None, **asked):
     return personalize(model, samples.inputs, preprocessing=preprocessing or tiny_preprocessing(), **asked)
 
 
-def chosen(model, samples):
-    """The cut that a model chooses itself."""
+def chosen(model, samples, windows=0):
+    """The cut that a model chooses itself, told by what is measured on, or by so many windows of all text."""
     private = samples.training.labels.numpy().ravel()
-    return choose_tokens(tiny_preprocessing(), private, expected_tokens(model, samples.inputs), most=MOST)
+    told_by = spread(samples.training, windows) if windows else samples.inputs
+    return choose_tokens(tiny_preprocessing(), private, expected_tokens(model, told_by), most=MOST)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("settings", [SETTINGS, TUNED])
+@pytest.mark.parametrize("settings", [SETTINGS, TUNED, replace(TUNED, refit_samples=30)])
 def test_tokens_are_those_that_the_model_expects_which_is_cut_in_the_end(tied, settings):
     model, samples = tiny_language_model("llama", tied=tied), speaker()
     before = [parameter.clone() for parameter in model.parameters()]
     found = personal(model, settings)
     whole = tune_first(model, samples.training, settings) if settings.tune_first else model
-    cut = chosen(whole, samples)
+    cut = chosen(whole, samples, settings.refit_samples)
     assert (cut.kept.tolist() == chosen(model, samples).kept.tolist()) == (whole is model)
     assert found.fewer_tokens == cut.preprocessing
     expected = cut_vocabulary(whole, cut)
@@ -61,6 +62,14 @@ def test_tokens_are_those_that_the_model_expects_which_is_cut_in_the_end(tied, s
     for of in (lambda m: m.get_input_embeddings(), lambda m: m.get_output_embeddings(), lambda m: m.model.norm):
         assert torch.equal(of(found.model).weight, of(expected).weight)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_more_text_tells_of_other_tokens():
+    model, samples = tiny_language_model("llama"), speaker()
+    assert chosen(model, samples).kept.tolist() != chosen(model, samples, 30).kept.tolist()
+    in_rounds, in_the_end = (personal(model, replace(SETTINGS, refit_samples=30), final=f) for f in (False, True))
+    assert in_rounds.fewer_tokens == chosen(model, samples).preprocessing
+    assert in_the_end.fewer_tokens == chosen(model, samples, 30).preprocessing
 
 
 @pytest.mark.parametrize(("settings", "asked"), [(SETTINGS, 1), (TUNED, 1), (CHOOSING, 1), (CHOOSING_TUNED, 2)])
