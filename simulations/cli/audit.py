@@ -52,9 +52,9 @@ def audit(
     """
     from personalization.system.files import write_atomically
     from simulations.audit.run import AuditSettings, run_audit
-    from simulations.report.audit_page import write_audit
-    from simulations.report.audit_table import audit_tables, finding_lines
-    from simulations.report.audit_words import headline, search_lines
+    from simulations.report.audit.page import write_audit
+    from simulations.report.audit.table import audit_tables, finding_lines
+    from simulations.report.audit.words import headline, search_lines
 
     console = Console(stderr=True)
     settings = AuditSettings(source=recording, out=out, data=data, search=tuple(search or ()))

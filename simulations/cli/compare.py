@@ -42,7 +42,7 @@ def compare(
     spare_threads(None)
 
     from simulations.comparison.command import compare as run
-    from simulations.report.comparison_table import comparison_tables, failed_lines
+    from simulations.report.comparison.table import comparison_tables, failed_lines
 
     summary = run(
         strategies=strategies,

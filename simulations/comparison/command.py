@@ -12,8 +12,8 @@ from simulations.comparison.cache import check_folder
 from simulations.comparison.comparison import Comparison
 from simulations.comparison.processes import call_apart
 from simulations.comparison.run import make_engine, run_comparison
-from simulations.report.comparison_page import write_comparison
-from simulations.report.comparison_progress import ComparisonProgress
+from simulations.report.comparison.page import write_comparison
+from simulations.report.comparison.progress import ComparisonProgress
 
 PAGE = "report.html"
 # Called by their names, in processes of their own.

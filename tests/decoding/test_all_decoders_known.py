@@ -60,8 +60,8 @@ EXCEPTIONS: dict[str, set[str]] = {
         "simulations/fleet.py::_with_evaluations",
         "simulations/inference/store.py::keep",
         "simulations/privacy_budgets.py::sat_out",
-        "simulations/report/comparison_markdown.py::main",
-        "simulations/report/comparison_picture.py::main",
+        "simulations/report/comparison/markdown.py::main",
+        "simulations/report/comparison/picture.py::main",
         "simulations/report/picture.py::main",
     },
     "the model that an operator chooses: transformers reads it; test_backbone.py damages it": {

@@ -7,7 +7,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from simulations.audit.tally import GROUPS
-from simulations.report.audit_page import write_audit
+from simulations.report.audit.page import write_audit
 
 KINDS = (
     "announce a reply",

@@ -9,9 +9,9 @@ from made_recordings import Device, answer, ask, record_messages
 from rich.console import Console
 
 from simulations.audit.run import AuditSettings, run_audit
-from simulations.report.audit_page import audit_page
-from simulations.report.audit_table import audit_tables, finding_lines
-from simulations.report.audit_words import headline, search_lines
+from simulations.report.audit.page import audit_page
+from simulations.report.audit.table import audit_tables, finding_lines
+from simulations.report.audit.words import headline, search_lines
 
 pytestmark = pytest.mark.usefixtures("task_identity")
 

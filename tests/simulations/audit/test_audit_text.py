@@ -18,7 +18,7 @@ from simulations.canaries.search import Search
 from simulations.canaries.texts import canary_text
 from simulations.fleet import run_fleet
 from simulations.fleet_settings import FleetSettings
-from simulations.report.audit_words import search_lines
+from simulations.report.audit.words import search_lines
 
 
 @pytest.fixture(scope="module")

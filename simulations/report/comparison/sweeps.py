@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from simulations.report.comparison_marks import Mark, method_marks
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.marks import Mark, method_marks
+from simulations.report.comparison.metrics import (
     Row,
     Summary,
     estimate,
@@ -20,8 +20,8 @@ from simulations.report.comparison_metrics import (
     ordered_methods,
     quality_of_row,
 )
-from simulations.report.comparison_quality import compared_by
-from simulations.report.comparison_traces import add_strip, belongs, finish, hover_text, symbol
+from simulations.report.comparison.quality import compared_by
+from simulations.report.comparison.traces import add_strip, belongs, finish, hover_text, symbol
 
 _WITHOUT = ("none", "benign", "", None, False)
 # Two ends that every kind of colour vision tells apart, white in the middle: Okabe and Ito's vermilion and blue.

@@ -9,14 +9,14 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from personalization.system.files import write_atomically
-from simulations.report import comparison_figures as figures
-from simulations.report import comparison_page_tables as tables
-from simulations.report.comparison_footnotes import footnotes
-from simulations.report.comparison_headline import headline, worst_case
-from simulations.report.comparison_metrics import Summary, is_arm, method_label, zeros_rows
-from simulations.report.comparison_quality import ComparedQuality, compared_by
-from simulations.report.comparison_script import SCRIPT, STYLE
-from simulations.report.comparison_sweeps import (
+from simulations.report.comparison import figures
+from simulations.report.comparison import page_tables as tables
+from simulations.report.comparison.footnotes import footnotes
+from simulations.report.comparison.headline import headline, worst_case
+from simulations.report.comparison.metrics import Summary, is_arm, method_label, zeros_rows
+from simulations.report.comparison.quality import ComparedQuality, compared_by
+from simulations.report.comparison.script import SCRIPT, STYLE
+from simulations.report.comparison.sweeps import (
     differences_over,
     is_numeric,
     lines_over,
@@ -24,7 +24,7 @@ from simulations.report.comparison_sweeps import (
     swept,
     value_name,
 )
-from simulations.report.comparison_words import difference_text, quality_text, swept_text, target_text
+from simulations.report.comparison.words import difference_text, quality_text, swept_text, target_text
 from simulations.report.page import POLICY
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulations.report.comparison_footnotes import ARM_PREFIX, mark_of
-from simulations.report.comparison_quality import IMAGES, TEXT, ComparedQuality
+from simulations.report.comparison.footnotes import ARM_PREFIX, mark_of
+from simulations.report.comparison.quality import IMAGES, TEXT, ComparedQuality
 from simulations.report.units import format_figure
 
 Estimate = Mapping[str, float | None]

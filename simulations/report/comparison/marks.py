@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from simulations.report.comparison_metrics import Summary, is_arm, ordered_methods
+from simulations.report.comparison.metrics import Summary, is_arm, ordered_methods
 
 # Okabe and Ito (2008), "Color Universal Design": told apart with every kind of colour vision. Without the yellow,
 # which white paper swallows.

@@ -58,7 +58,7 @@ def test_what_is_called_apart_returns_and_raises_as_it_would_here() -> None:
 
 @pytest.mark.slow
 def test_ray_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     cells = {cell.key: cell for _, cell in comparison("mean", "refused", "left", seeds=1).cells()}
     under_ray = {

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from simulations.report.comparison_marks import Mark, method_marks, swatch
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.marks import Mark, method_marks, swatch
+from simulations.report.comparison.metrics import (
     Estimate,
     Row,
     Summary,
@@ -19,7 +19,7 @@ from simulations.report.comparison_metrics import (
     metrics_of,
     ordered_methods,
 )
-from simulations.report.comparison_quality import ComparedQuality, compared_by
+from simulations.report.comparison.quality import ComparedQuality, compared_by
 
 
 def controls(summary: Summary) -> str:

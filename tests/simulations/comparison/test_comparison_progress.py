@@ -8,7 +8,7 @@ from rich.console import Console
 
 from simulations.comparison.cells import Cell
 from simulations.comparison.run import Progress
-from simulations.report.comparison_progress import ComparisonProgress
+from simulations.report.comparison.progress import ComparisonProgress
 
 DONE, FAILED = (Cell(method=method, scenario=SCENARIO, seed=0) for method in ("mean", "krum"))
 

@@ -9,20 +9,20 @@ from xml.etree import ElementTree
 import pytest
 from comparison_summary import ARMS, STRATEGIES, make_summary, spread, without_metrics
 
-from simulations.report import comparison_figures as figures
-from simulations.report.comparison_headline import headline, worst_case
-from simulations.report.comparison_marks import method_marks
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison import figures
+from simulations.report.comparison.headline import headline, worst_case
+from simulations.report.comparison.marks import method_marks
+from simulations.report.comparison.metrics import (
     format_estimate,
     format_value,
     method_label,
     metrics_of,
     ordered_methods,
 )
-from simulations.report.comparison_page import comparison_page, write_comparison
-from simulations.report.comparison_picture import comparison_picture
-from simulations.report.comparison_quality import IMAGES
-from simulations.report.comparison_sweeps import differences_over, lines_over, reference_value, slices
+from simulations.report.comparison.page import comparison_page, write_comparison
+from simulations.report.comparison.picture import comparison_picture
+from simulations.report.comparison.quality import IMAGES
+from simulations.report.comparison.sweeps import differences_over, lines_over, reference_value, slices
 
 ATTACKS = ["random", "none", "mimic"]
 
@@ -216,7 +216,7 @@ def test_picture_has_a_mark_and_an_interval_for_each_method(tmp_path: Path, poin
     summary = make_summary(sweep={"attack.kind": ["none", "random"]})
     source, out = tmp_path / "summary.json", tmp_path / "picture.svg"
     source.write_text(json.dumps(summary))
-    command = [sys.executable, "-m", "simulations.report.comparison_picture", source, out]
+    command = [sys.executable, "-m", "simulations.report.comparison.picture", source, out]
     subprocess.run([*command, *([] if point is None else ["--point", point])], check=True, capture_output=True)
     assert out.read_text() == comparison_picture(summary, point=0 if point is None else 1)
     root = ElementTree.fromstring(out.read_text())
@@ -241,7 +241,7 @@ def test_picture_of_nothing_is_wellformed() -> None:
 def test_an_unknown_point_names_the_ones_there_are(tmp_path: Path) -> None:
     source = tmp_path / "summary.json"
     source.write_text(json.dumps(make_summary(sweep={"budget": [0.2, 0.4]})))
-    command = [sys.executable, "-m", "simulations.report.comparison_picture", source, tmp_path / "x.svg"]
+    command = [sys.executable, "-m", "simulations.report.comparison.picture", source, tmp_path / "x.svg"]
     run = subprocess.run([*command, "--point", "budget=0.3"], capture_output=True, text=True)
     assert run.returncode == 2
     assert "budget=0.2, budget=0.4" in run.stderr

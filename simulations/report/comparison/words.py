@@ -1,6 +1,6 @@
 """What a comparison's page says above its figures of quality: how to read them."""
 
-from simulations.report.comparison_quality import ComparedQuality
+from simulations.report.comparison.quality import ComparedQuality
 
 
 def quality_text(quality: ComparedQuality) -> str:

@@ -22,10 +22,10 @@ from simulations.comparison.comparison import Comparison
 from simulations.comparison.plan import plan_comparison
 from simulations.comparison.run import run_comparison
 from simulations.comparison.work import Outcome
-from simulations.report.comparison_headline import headline, worst_case
-from simulations.report.comparison_markdown import markdown
-from simulations.report.comparison_page import comparison_page
-from simulations.report.comparison_table import comparison_tables
+from simulations.report.comparison.headline import headline, worst_case
+from simulations.report.comparison.markdown import markdown
+from simulations.report.comparison.page import comparison_page
+from simulations.report.comparison.table import comparison_tables
 from simulations.report.units import format_bytes
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.metrics import (
     Estimate,
     Row,
     Summary,
@@ -17,7 +17,7 @@ from simulations.report.comparison_metrics import (
     point_rows,
     quality_of_row,
 )
-from simulations.report.comparison_quality import ComparedQuality, compared_by
+from simulations.report.comparison.quality import ComparedQuality, compared_by
 
 
 def headline(summary: Summary, point: int) -> str:

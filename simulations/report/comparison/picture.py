@@ -1,4 +1,4 @@
-"""A comparison's picture for documents: `python -m simulations.report.comparison_picture summary.json picture.svg`.
+"""A comparison's picture for documents: `python -m simulations.report.comparison.picture summary.json picture.svg`.
 
 Each method's mean accuracy and the worst tenth of its clients with their 95 % intervals, at one point of a sweep.
 """
@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 
 from personalization.system.files import write_atomically
-from simulations.report.comparison_footnotes import footnotes
-from simulations.report.comparison_marks import Mark, method_marks, svg_symbol
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.footnotes import footnotes
+from simulations.report.comparison.marks import Mark, method_marks, svg_symbol
+from simulations.report.comparison.metrics import (
     Row,
     Summary,
     estimate,
@@ -22,7 +22,7 @@ from simulations.report.comparison_metrics import (
     method_label,
     point_rows,
 )
-from simulations.report.comparison_quality import IMAGES, compared_by
+from simulations.report.comparison.quality import IMAGES, compared_by
 from simulations.report.picture import round_step
 
 WIDTH = 960

@@ -2,7 +2,7 @@ import re
 
 from comparison_summary import make_summary
 
-from simulations.report.comparison_markdown import markdown
+from simulations.report.comparison.markdown import markdown
 
 
 def table(text: str) -> list[list[str]]:

@@ -1,6 +1,6 @@
 """A comparison's figures for one point of the sweep at a time, as Plotly objects, from the dictionary of summary.json.
 
-Each holds the traces of all points and methods; see simulations/report/comparison_traces.py.
+Each holds the traces of all points and methods; see simulations/report/comparison/traces.py.
 """
 
 import math
@@ -8,10 +8,10 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from simulations.report.comparison_marks import method_marks
-from simulations.report.comparison_metrics import Estimate, Row, Summary, estimate, mean, point_rows
-from simulations.report.comparison_quality import compared_by
-from simulations.report.comparison_traces import (
+from simulations.report.comparison.marks import method_marks
+from simulations.report.comparison.metrics import Estimate, Row, Summary, estimate, mean, point_rows
+from simulations.report.comparison.quality import compared_by
+from simulations.report.comparison.traces import (
     EN_SPACE,
     add_dot,
     add_pair,

@@ -10,8 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from simulations.report.comparison_marks import Mark
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.marks import Mark
+from simulations.report.comparison.metrics import (
     Estimate,
     Row,
     estimate,

@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from simulations.report.comparison_footnotes import footnotes
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.footnotes import footnotes
+from simulations.report.comparison.metrics import (
     ZEROS,
     Estimate,
     Row,
@@ -21,7 +21,7 @@ from simulations.report.comparison_metrics import (
     point_rows,
     zeros_rows,
 )
-from simulations.report.comparison_quality import ComparedQuality, compared_by
+from simulations.report.comparison.quality import ComparedQuality, compared_by
 
 # Narrow enough for 80 columns: what a method costs, as means, below what it is worth with intervals.
 _COSTS = (

@@ -13,9 +13,9 @@ from simulations.comparison.comparison import Comparison
 from simulations.comparison.measures import RUN_METRICS, measure
 from simulations.comparison.results import FINAL, TIMING, ResultsTable
 from simulations.comparison.summary import METRICS, Collected, summarize
-from simulations.report.comparison_metrics import metrics_of
-from simulations.report.comparison_quality import IMAGES, TEXT
-from simulations.report.comparison_table import comparison_tables, failed_lines
+from simulations.report.comparison.metrics import metrics_of
+from simulations.report.comparison.quality import IMAGES, TEXT
+from simulations.report.comparison.table import comparison_tables, failed_lines
 
 
 def result(*clients: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from personalization.system.files import write_atomically
-from simulations.report import audit_figures as figures
-from simulations.report.audit_words import GROUP_WORDS, headline, inference_rows, search_lines
+from simulations.report.audit import figures
+from simulations.report.audit.words import GROUP_WORDS, headline, inference_rows, search_lines
 from simulations.report.page import POLICY, STYLE, figure_html, table_html
 from simulations.report.units import format_bytes
 

@@ -1,4 +1,4 @@
-"""Tables of a comparison for documents: `python -m simulations.report.comparison_markdown runs/x/summary.json`."""
+"""Tables of a comparison for documents: `python -m simulations.report.comparison.markdown runs/x/summary.json`."""
 
 import argparse
 import json
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulations.report.comparison_footnotes import footnotes
-from simulations.report.comparison_metrics import (
+from simulations.report.comparison.footnotes import footnotes
+from simulations.report.comparison.metrics import (
     ZEROS,
     Estimate,
     Row,
@@ -20,7 +20,7 @@ from simulations.report.comparison_metrics import (
     point_rows,
     zeros_rows,
 )
-from simulations.report.comparison_quality import ComparedQuality, compared_by
+from simulations.report.comparison.quality import ComparedQuality, compared_by
 
 # What a table of one point shows of each method beside its quality: metric and heading.
 _COLUMNS = (

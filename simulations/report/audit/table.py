@@ -6,7 +6,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from simulations.report.audit_words import GROUP_WORDS, inference_rows
+from simulations.report.audit.words import GROUP_WORDS, inference_rows
 from simulations.report.units import format_bytes
 
 SHOWN_FINDINGS = 20

@@ -9,8 +9,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
-from simulations.report.comparison_metrics import format_estimate, format_value, method_label
-from simulations.report.comparison_page import write_comparison
+from simulations.report.comparison.metrics import format_estimate, format_value, method_label
+from simulations.report.comparison.page import write_comparison
 
 METHODS = STRATEGIES + ARMS
 SUMMARY = make_summary(sweep={"budget": [0.2, 0.4], "attack.kind": ["none", "random", "mimic"]})

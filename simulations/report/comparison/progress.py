@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from simulations.comparison.run import Progress
-from simulations.report.comparison_table import cell_name
+from simulations.report.comparison.table import cell_name
 from simulations.report.transient_bar import TransientBar
 
 # Drawing costs processor time that the cells could use.
