@@ -12,7 +12,6 @@ from benchmarks.text.rows import (
     BUDGETS,
     FLEET_AND_OWN,
     ROWS,
-    UNIFORM,
     block_influence,
     fleet_prior,
     row_curves,
@@ -37,7 +36,7 @@ DISTILLING_STEPS = 200
 COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
 _BUDGETS_BY_URGENCY = (0.8, 0.5, 0.7, 0.9)
 # The others are made for all rows.
-ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,), DISTILLED: (UNIFORM, FLEET_AND_OWN)}
+ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,)}
 
 
 @dataclass(frozen=True)

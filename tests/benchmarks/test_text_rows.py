@@ -100,7 +100,7 @@ def test_influence_is_one_minus_the_cosine_of_what_a_block_reads_and_returns(fle
 def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
     cells = [evaluate(fleet, sensed, task) for task in all_tasks(fleet)]
-    assert len(cells) == fleet.clients * len(BUDGETS) * (2 * len(ROWS) + 2 + 2)
+    assert len(cells) == fleet.clients * len(BUDGETS) * (3 * len(ROWS) + 2)
     assert all(np.isfinite(cell["nats"]) for cell in cells)
     spent = {row: {cell["evaluations"] for cell in cells if cell["row"] == row} for row in ROWS}
     assert spent[FLEET] == spent[BLOCK_INFLUENCE] == {0}
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_the_parts_that_it_is_asked_for(fleet, tmp_path):
     assert "against" not in checks(first.sensed, first.cells)
     then = run(fleet, tmp_path / "out", 1, console, [TRAINED, TOKENS])
     assert (then.sensed, then.whole) == (first.sensed, first.whole)
-    assert len(then.cells) == 2 * fleet.clients * len(BUDGETS)
+    assert len(then.cells) == len(ROWS) * fleet.clients * len(BUDGETS)
     assert {record["client"] for record in then.tokens} == set(range(fleet.clients))
     assert whole_table([]) == ""
 
