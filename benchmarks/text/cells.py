@@ -10,6 +10,7 @@ from benchmarks.text.clients import Client, Counts, World, load_client, load_wor
 from benchmarks.text.rows import (
     BLOCK_INFLUENCE,
     BUDGETS,
+    ERRORS,
     FLEET_AND_OWN,
     ROWS,
     block_influence,
@@ -90,7 +91,7 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
 
 def all_tasks(fleet: Fleet) -> list[Task]:
     """Return what `evaluate` has to do for the whole table: what is asked for most first, and what trains, which takes
-    most of the time, at the end, budget by budget: a part of the table that is there for some speakers tells little.
+    most of the time, at the end, budget by budget and row by row: a row that is there for some speakers tells little.
     """
     tasks = [
         (number, row, budget, column)
@@ -102,9 +103,12 @@ def all_tasks(fleet: Fleet) -> list[Task]:
     return sorted(tasks, key=_urgency)
 
 
-def _urgency(task: Task) -> tuple[bool, bool, int]:
-    _, _, budget, column = task
-    return column == DISTILLED, column != COMPENSATED, _BUDGETS_BY_URGENCY.index(budget)
+def _urgency(task: Task) -> tuple[bool, bool, bool, int, int]:
+    _, row, budget, column = task
+    trains = column == DISTILLED
+    # What does not train goes by speakers instead: to load one takes as long as to cut its model.
+    by_rows = ROWS.index(row) if trains else 0
+    return trains, column != COMPENSATED, trains and row == ERRORS, _BUDGETS_BY_URGENCY.index(budget), by_rows
 
 
 def row_counts(client: Client, row: str, budget: float, sensed: dict[int, Record], number: int) -> tuple[Counts, int]:
