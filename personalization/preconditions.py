@@ -8,6 +8,7 @@ from personalization.errors import UserError
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 from personalization.system.extras import check_adapters
 from personalization.training.loop import TrainingData
+from personalization.transformer.tokenizer_fit import check_tokenizer
 from personalization.transformer.trace import DenseTrace, Inputs
 from personalization.vocabulary.cut import check_room, fewest_tokens
 
@@ -66,7 +67,11 @@ def _check_training(labels: Tensor | None, settings: PersonalizationSettings) ->
 
 
 def check_trace(trace: DenseTrace, labels: Tensor | None, settings: PersonalizationSettings) -> None:
-    """Raise UserError where the settings ask for what a model that does this with the samples can't give."""
+    """Raise UserError where the settings ask for what a model that does this with the samples can't give, and for
+    samples that mean nothing to it.
+    """
+    if "input_ids" in trace.inputs:
+        check_tokenizer(trace.model, trace.inputs["input_ids"], trace.outputs, trace.positions)
     if settings.refit_samples and trace.head is None:
         raise UserError("refit_samples is for language models: an image model is cut on all private images already")
     if settings.signal == "loss" and labels is not None:

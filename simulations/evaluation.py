@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.entries import MODEL, RECORD
-from personalization.allocation.footprint import measure_latency, stored_bytes
+from personalization.allocation.footprint import measure_latency
 from personalization.model_files.backbone import Backbone
-from personalization.model_files.storage import LoadedPersonalModel, load_personal_model
+from personalization.model_files.storage import LoadedPersonalModel, load_personal_model, stored_bytes
 from personalization.transformer.head import label_shift
 from personalization.transformer.layers import find_layers
 from simulations.private_data import ROUND, FleetData

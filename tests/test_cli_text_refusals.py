@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
-from tiny_text import sentence, write_language_model, write_speakers
+from tiny_text import (
+    ordered_words,
+    sentence,
+    tiny_tokenizer,
+    trained_language_model,
+    write_language_model,
+    write_speakers,
+)
 from tiny_text_export import save_tiny_speaker, write_text
 from typer.testing import CliRunner
 
@@ -176,6 +183,10 @@ def broken_models(good: Path, folder: Path) -> dict[str, tuple[Path, str]]:
         "not UTF-8": (replace("not-utf8", b"\xff\xfe"), "not-utf8: no tokenizer.json that can be read"),
         "another's": (change("anothers", "tokenizer.json", model=more), "makes 401 tokens, but the model has 320"),
         "end": (change("end", "config.json", eos_token_id=5000), "end: config.json ends texts with token 5000"),
+        "piece": (
+            change("piece", "config.json", eos_token_id=3),
+            "token 3 ends texts in config.json, and here",
+        ),
         "below 0": (change("below", "config.json", eos_token_id=-5), "ends texts with token -5, but the model has"),
         "one": (change("one", "config.json", max_position_embeddings=1), "one: a context of 1 tokens: expected 2"),
     }
@@ -190,6 +201,27 @@ def test_a_tokenizer_that_does_not_belong_to_the_model_is_refused(places: Path, 
         refused(run("export", model, "--data", places / "text", "--out", out), words)
         refused(run("export", model, "--format", "gguf", "--out", out), words)
         assert not out.exists() or not any(out.iterdir())
+
+
+def test_a_tokenizer_of_the_same_size_with_other_numbers_is_found_out_by_the_text(tmp_path: Path) -> None:
+    model, text = tmp_path / "model", write(tmp_path / "text", {"a.txt": ordered_words(60)})
+    trained_language_model().save_pretrained(model)
+    record = json.loads(tiny_tokenizer().to_str())
+    (model / "tokenizer.json").write_text(json.dumps(record))
+    assert personalize(model, text, tmp_path / "own", "--budget", "0.9").exit_code == 0
+    pieces = record["model"]["vocab"]
+    # The token that ends texts keeps its number.
+    record["model"]["vocab"] = {piece: number and 1 + number * 7 % 319 for piece, number in pieces.items()}
+    (model / "tokenizer.json").write_text(json.dumps(record))
+    words = "the model's tokenizer does not seem to belong to it"
+    refused(personalize(model, text, tmp_path / "others"), words)
+    refused(run("predict", model, text / "a.txt"), words)
+    refused(run("export", model, "--data", text, "--out", tmp_path / "exported"), words)
+    fleet = tmp_path / "speakers"
+    for name in ("a", "b", "c"):
+        write(fleet / name, {f"{year}.txt": ordered_words(30) for year in range(1900, 1904)})
+    refused(simulate(model, fleet, tmp_path / "fleet"), words)
+    assert not any((tmp_path / name).exists() for name in ("others", "exported", "fleet"))
 
 
 def test_a_token_beyond_the_model_has_no_place_in_gguf(places: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+from torch.nn import functional
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from personalization.data.tasks import PrivateSamples
-from personalization.data.texts import TextPreprocessing
+from personalization.data.texts import TextPreprocessing, windows
 from personalization.vocabulary.cut import cut_vocabulary, expected_tokens
 from personalization.vocabulary.fewer_tokens import FewerTokens
 from personalization.vocabulary.own import OwnVocabulary, own_vocabulary
@@ -75,6 +76,25 @@ def tiny_language_model(family: str, *, tied: bool = True) -> PreTrainedModel:
     for parameter in model.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return model.half().float().eval()
+
+
+@cache
+def trained_language_model() -> PreTrainedModel:
+    """A model that knows by heart in which order `ordered_words` come."""
+    model = tiny_language_model("llama")
+    tokens = torch.from_numpy(windows(tiny_preprocessing().encode(ordered_words(60)), 32))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        logits = model(input_ids=tokens[:, :-1]).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def ordered_words(times: int) -> str:
+    return " ".join(WORDS * times)
 
 
 def tiny_preprocessing() -> TextPreprocessing:

@@ -10,9 +10,8 @@ from benchmarks.edge.commands import Commands, EdgeError
 from benchmarks.edge.device import Device
 from client.model import load_model
 from deployment.join.stored import open_stored
-from personalization.allocation.footprint import stored_bytes
 from personalization.model_files.backbone import Backbone
-from personalization.model_files.storage import LoadedPersonalModel
+from personalization.model_files.storage import LoadedPersonalModel, stored_bytes
 from server.journal import Journal
 
 Row = dict[str, Any]

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from personalization.allocation.allocate import Costs
-from personalization.allocation.footprint import count_macs, measure_latency, stored_bytes
+from personalization.allocation.footprint import count_macs, measure_latency
 from personalization.cutting.cut_model import cut_model
+from personalization.model_files.storage import stored_bytes
 from personalization.settings import BudgetKind
 from personalization.transformer.layers import Layer, LayerKind, linear_bias, linear_weight
 from personalization.transformer.trace import Inputs

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from personalization.model_files.storage import stored_tensors
+from personalization.model_files.storage import stored_bytes
 from personalization.system.torch_threads import torch_threads
 from personalization.transformer.layers import Layer, LayerKind, is_linear, linear_weight
 
@@ -74,12 +73,6 @@ def block_weights(layers: Sequence[Layer]) -> int:
 def kept_weights(layers: Sequence[Layer], kept: Sequence[NDArray[np.int64]]) -> int:
     """Return how many of `block_weights` stay when only the `kept` units of each layer do."""
     return sum(len(units) * layer.weights_per_unit for layer, units in zip(layers, kept, strict=True))
-
-
-def stored_bytes(model: nn.Module, dtype: str = "float32") -> int:
-    """Return the size in bytes of the model's safetensors file, without writing it."""
-    tensors, _ = stored_tensors(model, dtype)
-    return len(save(tensors))
 
 
 @torch.no_grad()

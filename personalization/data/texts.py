@@ -61,6 +61,11 @@ class TextPreprocessing:
         """One more than the largest token."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
+    @property
+    def added(self) -> frozenset[int]:
+        """The tokens that no text is cut into by itself: ends, beginnings, roles."""
+        return frozenset(self._tokenizer.get_added_tokens_decoder())
+
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text [tokens], without special ones around it."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
@@ -116,6 +121,11 @@ def text_preprocessing(config: Any, tokenizer_file: Path) -> TextPreprocessing:
         raise UserError(
             f"{tokenizer_file.parent}: config.json ends texts with token {separator}, but the model has tokens 0 to "
             f"{config.vocab_size - 1:,}; fetch the model again"
+        )
+    if separator is not None and preprocessing.added and separator not in preprocessing.added:
+        raise UserError(
+            f"{tokenizer_file}: token {separator} ends texts in config.json, and here is a piece of text "
+            f"{preprocessing.spellings([separator])}; expected the tokenizer that belongs to the model"
         )
     return preprocessing
 

@@ -21,6 +21,7 @@ from personalization.export.onnx_decoder import decoder_graph
 from personalization.export.onnx_products import FloatProducts, Int8Products
 from personalization.export.smoothing import channel_ranges, smooth
 from personalization.model_files.source_model import SourceModel
+from personalization.transformer.tokenizer_fit import check_tokenizer
 
 # The most that an export may differ from torch: nats of divergence at a token, and perplexity as a multiple.
 FP32_DIVERGENCE, FP32_RATIO = 1e-3, 1.001
@@ -39,6 +40,8 @@ def export_language_model(
         raise UserError(f"{source.name}: a language model; it is exported with --int8 dynamic or none, not static")
     batch = TextBatch(tokens=min(WINDOW_TOKENS, preprocessing.context))
     tokens = load_samples(data, preprocessing, labels=(), batch=batch).inputs["input_ids"]
+    if source.dense:
+        check_tokenizer(source.model, tokens[:1])
     graph = language_graph(source.model, tokens[::2], precision)
     check = compare_text(source.model, graph, tokens[1::2], precision)
     if not check.passed:

@@ -15,13 +15,14 @@ _DENSE = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceModel:
-    """A model, personal or dense. identifier: SHA-256 of its weights. name: names it in errors."""
+    """A model. identifier: SHA-256 of its weights. name: names it in errors. dense: whether nothing was cut from it."""
 
     model: nn.Module
     preprocessing: Preprocessing | None
     labels: tuple[str, ...]
     identifier: str
     name: str
+    dense: bool
 
     @classmethod
     def personal(cls, loaded: LoadedPersonalModel, name: str) -> "SourceModel":
@@ -34,6 +35,7 @@ class SourceModel:
             labels=manifest.labels,
             identifier=manifest.weights_sha256,
             name=name,
+            dense=False,
         )
 
 
@@ -52,4 +54,5 @@ def read_source_model(folder: Path) -> SourceModel:
         labels=backbone.labels,
         identifier=backbone.identifier,
         name=str(folder),
+        dense=True,
     )

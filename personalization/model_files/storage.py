@@ -6,6 +6,7 @@ step that makes a new model valid: a crash or a full disk before it leaves the o
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,19 @@ from personalization.transformer.layers import Layer, linear_bias
 
 MANIFEST_FILE = "manifest.json"
 _WEIGHTS_PATTERN = "model-*.safetensors"
+# What safetensors calls the types of a model's tensors, in the order in which they are in a file.
+_STORED_TYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 @dataclass(frozen=True)
@@ -208,12 +222,7 @@ def stored_tensors(model: nn.Module, dtype: str = "float32") -> tuple[dict[str, 
 
     Raises UserError for a value that is not finite, or is not any more in `dtype`.
     """
-    first_names: dict[int, str] = {}
-    tied: dict[str, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        first = first_names.setdefault(id(parameter), name)
-        if first != name:
-            tied[name] = first
+    tied = _second_names(model)
     tensors = {}
     for name, tensor in model.state_dict().items():
         if name not in tied:
@@ -222,6 +231,39 @@ def stored_tensors(model: nn.Module, dtype: str = "float32") -> tuple[dict[str, 
                 raise UserError(f"{name}: a weight is not a finite number in {dtype}; the model was not saved")
             tensors[name] = stored.contiguous()
     return tensors, tied
+
+
+def stored_bytes(model: nn.Module, dtype: str = "float32") -> int:
+    """Return the size in bytes of the model's safetensors file, without a copy of any of its weights.
+
+    The file is the length of its header (8 bytes), the header, which is JSON filled up to a multiple of 8 bytes, and
+    the tensors one after the other: https://github.com/huggingface/safetensors, "Format".
+    """
+    tied, floating = _second_names(model), getattr(torch, dtype)
+    tensors = {
+        name: (tensor, floating if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
+    order, header, end = list(_STORED_TYPES), {}, 0
+    # How many digits an offset has depends on the order.
+    for name in sorted(tensors, key=lambda name: (order.index(tensors[name][1]), name)):
+        tensor, kind = tensors[name]
+        start, end = end, end + tensor.numel() * kind.itemsize
+        header[name] = {"dtype": _STORED_TYPES[kind], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + end
+
+
+def _second_names(model: nn.Module) -> dict[str, str]:
+    """Return the parameters that are only second names of one, with its first name."""
+    first_names: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = first_names.setdefault(id(parameter), name)
+        if first != name:
+            tied[name] = first
+    return tied
 
 
 def _layer_record(model: nn.Module, layer: Layer, units: NDArray[np.int64]) -> LayerRecord:

@@ -13,6 +13,7 @@ from personalization.model_files.source_model import SourceModel
 from personalization.prediction.continuation import Generation, read_prompt, read_scored, score_record
 from personalization.prediction.scoring import score_tokens
 from personalization.transformer.readout import token_head
+from personalization.transformer.tokenizer_fit import check_tokenizer
 
 
 class TextPrediction:
@@ -24,6 +25,7 @@ class TextPrediction:
         if not isinstance(preprocessing, TextPreprocessing) or token_head(source.model) is None:
             raise UserError(f"{source.name}: not a language model, so it neither goes on from a prompt nor scores text")
         self._model: Any = source.model
+        self._dense = source.dense
         self._preprocessing = preprocessing
 
     def generate(self, prompt: str, settings: Generation) -> str:
@@ -52,6 +54,8 @@ class TextPrediction:
         scored = read_scored(file, self._preprocessing)
         samples = text_samples(scored)
         assert samples.labels is not None
+        if self._dense:
+            check_tokenizer(self._model, samples.inputs["input_ids"][:1])
         scores = score_tokens(self._model, samples.inputs["input_ids"], samples.labels)
         return score_record(file, scored, scores.nats.numpy(), self._preprocessing)
 

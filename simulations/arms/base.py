@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from client.data import InputFacts
 from client.settings import read_settings
-from personalization.allocation.footprint import stored_bytes
 from personalization.data.tasks import PrivateSamples
 from personalization.model_files.backbone import Backbone
-from personalization.model_files.storage import stored_tensors
+from personalization.model_files.storage import stored_bytes, stored_tensors
 from personalization.pipeline import Personalization
 from personalization.settings import PersonalizationSettings
 from personalization.wire.plan import Plan

@@ -1,6 +1,6 @@
 """The dense model: nothing is cut, only its head is fitted as a personal model's is."""
 
-from personalization.allocation.footprint import stored_bytes
+from personalization.model_files.storage import stored_bytes
 from personalization.transformer.layers import find_layers
 from simulations.arms.base import Arm, ArmResult, World, client_row
 from simulations.arms.models import with_fitted_head

@@ -1,6 +1,6 @@
 """Every client alone: it measures each layer at each level by itself and knows nothing of a fleet."""
 
-from personalization.allocation.footprint import stored_bytes
+from personalization.model_files.storage import stored_bytes
 from personalization.pipeline import personalize
 from personalization.settings import PersonalizationSettings
 from personalization.transformer.layers import find_layers

@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from personalization.allocation.costs import unit_costs
-from personalization.allocation.footprint import stored_bytes
 from personalization.allocation.profiles import profile_curves, profile_levels, profile_prior
 from personalization.data.tasks import PrivateSamples
+from personalization.model_files.storage import stored_bytes
 from personalization.pipeline import Personalization, personalize
 from personalization.sensing.probes import probe_levels
 from personalization.settings import PersonalizationSettings

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from client.data import InputFacts
-from personalization.allocation.footprint import stored_bytes
 from personalization.data.tasks import check_task
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
 from personalization.model_files.backbone import Backbone, load_backbone
+from personalization.model_files.storage import stored_bytes
 from personalization.transformer.layers import find_layers
 from simulations.arms.base import World
 from simulations.arms.registry import find_arm

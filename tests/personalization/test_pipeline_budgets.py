@@ -3,7 +3,8 @@ import torch
 
 from personalization import UserError, personalize
 from personalization.allocation import costs
-from personalization.allocation.footprint import count_macs, stored_bytes
+from personalization.allocation.footprint import count_macs
+from personalization.model_files.storage import stored_bytes
 from personalization.transformer.layers import find_layers
 from tests.personalization.pipelines import chosen, either, tiny
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from client.data import InputFacts
-from personalization.allocation.footprint import stored_bytes
 from personalization.errors import UserError
 from personalization.model_files.backbone import load_backbone
+from personalization.model_files.storage import stored_bytes
 from personalization.pipeline import personalize
 from personalization.transformer.layers import find_layers
 from simulations.arms.base import FOUND, World, client_settings

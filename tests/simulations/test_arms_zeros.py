@@ -12,10 +12,10 @@ from tiny_text import write_language_model, write_speakers
 from torch.nn.utils import prune
 
 from client.data import InputFacts
-from personalization.allocation.footprint import block_weights, stored_bytes
+from personalization.allocation.footprint import block_weights
 from personalization.errors import UserError
 from personalization.model_files.backbone import load_backbone
-from personalization.model_files.storage import stored_tensors
+from personalization.model_files.storage import stored_bytes, stored_tensors
 from personalization.transformer.layers import find_layers, is_conv1d, linear_weight
 from simulations.arms.base import World
 from simulations.arms.registry import run_arm

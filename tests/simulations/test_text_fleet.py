@@ -8,10 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 from fedsieve import app
-from personalization.allocation.footprint import stored_bytes
 from personalization.data.tasks import text_samples
 from personalization.model_files.backbone import load_backbone
-from personalization.model_files.storage import load_personal_model
+from personalization.model_files.storage import load_personal_model, stored_bytes
 from personalization.prediction.continuation import read_scored
 from personalization.prediction.scoring import score_tokens
 from simulations.report.page import page

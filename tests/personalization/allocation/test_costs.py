@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from personalization.allocation import costs as costs_module
 from personalization.allocation.costs import unit_costs
-from personalization.allocation.footprint import count_macs, kept_weights, stored_bytes
+from personalization.allocation.footprint import count_macs, kept_weights
 from personalization.cutting.cut_model import cut_model, fold_means
+from personalization.model_files.storage import stored_bytes
 from personalization.transformer.layers import LayerKind, find_layers
 from tests.personalization.architectures import ARCHITECTURES, DECODERS, build, logits, random_kept
 

@@ -20,7 +20,9 @@ ALIKE = (2, 32, 2, 32)
 
 
 def source(model: nn.Module) -> SourceModel:
-    return SourceModel(model=model, preprocessing=preprocessing(), labels=(), identifier="ab" * 32, name="here")
+    return SourceModel(
+        model=model, preprocessing=preprocessing(), labels=(), identifier="ab" * 32, name="here", dense=True
+    )
 
 
 @torch.no_grad()

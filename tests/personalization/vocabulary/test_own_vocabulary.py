@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from personalization import UserError, personalize
-from personalization.allocation.footprint import stored_bytes
 from personalization.data.tasks import PrivateSamples
 from personalization.data.texts import TextPreprocessing
+from personalization.model_files.storage import stored_bytes
 from personalization.settings import PersonalizationSettings
 from personalization.training.loop import TrainingData, spread
 from personalization.training.tuning import tune_first
