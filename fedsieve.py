@@ -45,6 +45,7 @@ from simulations.cli.text import GenerationOptions, are_texts, predict_text
 
 if TYPE_CHECKING:
     from personalization.device.manifest import DeviceManifest
+    from personalization.model_files.source_model import SourceModel
 
 # What a disk or its permissions refuse is the user's to mend; any other OSError is a fault of ours.
 _REFUSED = frozenset(
@@ -128,8 +129,7 @@ def export(
     A state that is encrypted is opened with the key that it was last joined with; what is exported is not encrypted.
     """
     if file_format == "gguf":
-        key.refuse(model_folder)
-        export_to_gguf(model_folder, data, out, int8=int8, as_json=as_json)
+        export_to_gguf(_source(model_folder, key), data, out, int8=int8, as_json=as_json)
         return
     if data is None:
         raise UserError("--data: missing; give this device's images or text, which the export is checked on")
@@ -181,6 +181,18 @@ def _exporter(folder: Path, key: KeyOptions) -> Callable[..., "DeviceManifest"]:
     from deployment.join.stored import export_from_state
 
     return partial(export_from_state, **opened)
+
+
+def _source(folder: Path, key: KeyOptions) -> "Callable[[], SourceModel]":
+    """Return what reads the model in a folder, or in the state of a node. Raises UserError."""
+    opened = _opened(folder, key)
+    if opened is None:
+        from personalization.model_files.source_model import read_source_model
+
+        return partial(read_source_model, folder)
+    from deployment.join.stored import model_of_state
+
+    return partial(model_of_state, folder, **opened)
 
 
 def _speaker(folder: Path, key: KeyOptions) -> Callable[..., dict[str, Any]] | None:

@@ -212,6 +212,7 @@ def _prune(
         step_probes=_step_probes(settings, prior, masked.trace),
         tolerance=settings.tolerance,
         limits=limits,
+        equal_layers=settings.equal_layers,
     )
     return StepBuffer(masked, curves, costs, schedule, dense.increase).prune()
 

@@ -57,6 +57,7 @@ class PersonalizationSettings:
     tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
     personalized_share: share of the total sensitivity that the personalized layers cover.
     personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
+    equal_layers: whether all layers of a kind keep as many units, which formats without sizes of each layer need.
     held_out_share: share of the private samples that refits do not see.
     vocabulary: how many tokens of a language model may stay, chosen by the private text; 0 keeps all, -1 takes as many
         as leave tokens and blocks the best shares of a budget of bytes.
@@ -86,6 +87,7 @@ class PersonalizationSettings:
     personalized_share: float = 0.8
     personalized_limit: float = 0.95
     generic_limit: float = 0.95
+    equal_layers: bool = False
     held_out_share: float = 0.25
     vocabulary: int = 0
     refit_samples: int = 0

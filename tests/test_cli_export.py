@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from tiny_export import save_tiny_personal, write_images
+from tiny_text import write_language_model
 from tiny_text_export import save_tiny_speaker, write_text
 from typer.testing import CliRunner
 
@@ -116,3 +117,22 @@ def test_a_model_of_one_shape_becomes_gguf(tmp_path: Path) -> None:
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
         assert words in result.stderr
+
+
+def test_a_personal_model_of_equal_layers_becomes_gguf(tmp_path: Path) -> None:
+    dense, text = write_language_model(tmp_path / "dense"), write_text(tmp_path / "text")
+    asked = ("personalize", "--model", dense, "--data", text, "--window-tokens", "16", "--budget", "0.6")
+    for name, more in (("free", ()), ("equal", ("--equal-layers", "--vocabulary", "300"))):
+        found = run(*asked, "--out", tmp_path / name, *more, "--json")
+        assert found.exit_code == 0, found.output
+        report = json.loads(found.stdout)
+        levels = [layer["level"] for layer in report["layers"]]
+        assert 0.4 < report["weights_kept"] <= 0.6
+        assert (levels[0] == levels[2] and levels[1] == levels[3]) == (name == "equal")
+    out = tmp_path / "model.gguf"
+    refused = run("export", tmp_path / "free", "--format", "gguf", "--out", out)
+    assert refused.exit_code == 2
+    assert "personalize with --equal-layers" in refused.stderr
+    written = run("export", tmp_path / "equal", "--format", "gguf", "--out", out)
+    assert written.exit_code == 0, written.output
+    assert out.is_file()

@@ -14,6 +14,7 @@ from personalization.errors import UserError
 from personalization.wire.codes import ClientError
 
 if TYPE_CHECKING:
+    from personalization.model_files.source_model import SourceModel
     from personalization.prediction.continuation import Generation
 
 
@@ -32,19 +33,25 @@ def open_stored(
     return open_state(folder, known, environment), known
 
 
-def predict_from_state(
-    folder: Path, images: Sequence[Path], choice: VaultChoice | None, environment: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return file, class and probability for each image, by the newest personal model in a state that is whole.
+def model_of_state(folder: Path, choice: VaultChoice | None, environment: Mapping[str, str]) -> "SourceModel":
+    """Return the newest personal model in a state that is whole.
 
     Needs no lock: a client may be at work on the next one. Raises UserError.
     """
     from client.model import load_model
     from personalization.model_files.source_model import SourceModel
-    from personalization.prediction.image_prediction import predict_images
 
     state, _ = open_stored(folder, choice, environment)
-    return predict_images(SourceModel.personal(load_model(state), str(folder)), images)
+    return SourceModel.personal(load_model(state), str(folder))
+
+
+def predict_from_state(
+    folder: Path, images: Sequence[Path], choice: VaultChoice | None, environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return file, class and probability for each image, by the model of `model_of_state`. Raises UserError."""
+    from personalization.prediction.image_prediction import predict_images
+
+    return predict_images(model_of_state(folder, choice, environment), images)
 
 
 def predict_text_from_state(
@@ -56,16 +63,10 @@ def predict_text_from_state(
     choice: VaultChoice | None,
     environment: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return how the newest personal model in a state that is whole goes on from `prompt`, and scores each of `files`.
-
-    Needs no lock: a client may be at work on the next one. Raises UserError.
-    """
-    from client.model import load_model
-    from personalization.model_files.source_model import SourceModel
+    """Return how the model of `model_of_state` goes on from `prompt`, and scores each of `files`. Raises UserError."""
     from personalization.prediction.generation import predict_text
 
-    state, _ = open_stored(folder, choice, environment)
-    source = SourceModel.personal(load_model(state), str(folder))
+    source = model_of_state(folder, choice, environment)
     return predict_text(source, prompt=prompt, files=files, settings=settings)
 
 
@@ -78,15 +79,13 @@ def export_from_state(
     choice: VaultChoice | None,
     environment: Mapping[str, str],
 ) -> DeviceManifest:
-    """Export the newest personal model in a state that is whole, checked on the images in `data`, to `out`.
+    """Export the model of `model_of_state`, checked on the images or the text in `data`, to `out`.
 
-    What is exported is not encrypted. Needs no lock. Raises UserError.
+    What is exported is not encrypted. Raises UserError.
     """
-    from client.model import load_model
-    from personalization.export.export_model import export_loaded_model
+    from personalization.export.export_model import export_source
 
-    state, _ = open_stored(folder, choice, environment)
-    return export_loaded_model(load_model(state), data, out, precision=precision, source=str(folder))
+    return export_source(model_of_state(folder, choice, environment), data, out, precision=precision)
 
 
 def describe_vault(folder: Path, choice: VaultChoice | None, environment: Mapping[str, str]) -> dict[str, Any]:

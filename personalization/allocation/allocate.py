@@ -74,17 +74,23 @@ def allocate(
     *,
     limits: NDArray[np.float64],
     available: NDArray[np.int64] | None = None,
+    equal: bool = False,
 ) -> NDArray[np.int64]:
     """Return how many units each layer keeps, [layers], at a cost of at most `budget` times that of the dense model.
 
     limits [layers]: largest level of each layer. available [layers]: units that may be kept where the fleet has
     dropped some. Units leave in the order of what they add to the sum of the curves per cost; because the curves are
-    convex this is the optimum of the relaxed problem (Lagrangian), rounded to whole units.
+    convex this is the optimum of the relaxed problem (Lagrangian), rounded to whole units. equal: whether layers of a
+    kind keep as many units as each other, rounded to whole chunks: a 48th of a layer of channels, one head.
     Raises UserError if the limits do not allow the budget.
     """
     dense = np.array([layer.units for layer in layers], dtype=np.int64)
     counts = dense.copy() if available is None else available.copy()
-    least = np.minimum(np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64), counts)
+    least = np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64)
+    groups = _of_a_kind(layers) if equal else [[layer.index] for layer in layers]
+    for group in groups:
+        counts[group], least[group] = counts[group].min(), least[group].max()
+    least = np.minimum(least, counts)
     target = budget * costs.total(dense)
     # Only a model that stays whole is spared what a cut adds.
     if costs.total(dense) > target or (counts < dense).any():
@@ -94,23 +100,36 @@ def allocate(
         raise UserError(
             f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layers' limits"
         )
-    for _, index, size in sorted(_chunks(layers, curves, costs, counts, least)):
+    for _, number, size in sorted(_chunks(layers, groups, curves, costs, counts, least)):
         if costs.total(counts) <= target:
             break
-        # The last chunk is taken in single units, so that no more leaves than the budget asks for.
-        excess = costs.total(counts) - target
-        counts[index] -= min(size, int(np.ceil(excess / costs.per_unit[index] - 1e-9)))
+        group, excess = groups[number], costs.total(counts) - target
+        # The last chunk is taken in single units, so that no more leaves than the budget asks for; but layers that are
+        # to be equal are to have a round number of them, too.
+        counts[group] -= size if equal else min(size, int(np.ceil(excess / costs.per_unit[group].sum() - 1e-9)))
     return counts
 
 
+def _of_a_kind(layers: Sequence[Layer]) -> list[list[int]]:
+    groups = [[layer.index for layer in layers if layer.kind is kind] for kind in LayerKind]
+    return [group for group in groups if group]
+
+
 def _chunks(
-    layers: Sequence[Layer], curves: Curves, costs: Costs, counts: NDArray[np.int64], least: NDArray[np.int64]
+    layers: Sequence[Layer],
+    groups: Sequence[Sequence[int]],
+    curves: Curves,
+    costs: Costs,
+    counts: NDArray[np.int64],
+    least: NDArray[np.int64],
 ) -> list[tuple[float, int, int]]:
+    """Return chunks that can leave: what they add per cost, which group of layers they leave, and units of each."""
     chunks = []
-    for layer in layers:
+    for number, group in enumerate(groups):
+        layer = layers[group[0]]
         size = 1 if layer.kind is LayerKind.ATTENTION else max(1, layer.units // _CHUNKS)
         edges = np.append(np.arange(counts[layer.index], least[layer.index], -size), least[layer.index])
-        rises = np.diff(curves.at(layer.index, 1.0 - edges / layer.units))
+        rises = np.diff([curves.at(index, 1.0 - edges / layers[index].units) for index in group]).sum(0)
         for rise, removed in zip(rises, -np.diff(edges), strict=True):
-            chunks.append((float(rise / (removed * costs.per_unit[layer.index])), layer.index, int(removed)))
+            chunks.append((float(rise / (removed * costs.per_unit[group].sum())), number, int(removed)))
     return chunks

@@ -35,7 +35,7 @@ _SEARCH_STEPS = 6
 class Schedule:
     """How to prune: `budget` reached in `steps` of `step_probes` fresh probes, each committed up to `tolerance` nats.
 
-    limits [layers]: largest level of each layer.
+    limits [layers]: largest level of each layer. equal_layers: whether layers of a kind keep as many units.
     """
 
     budget: float
@@ -43,6 +43,7 @@ class Schedule:
     step_probes: int
     tolerance: float
     limits: NDArray[np.float64]
+    equal_layers: bool = False
 
     def targets(self) -> list[float]:
         """Return the share kept after each step, on a cubic schedule (Zhu and Gupta 2017, equation 1)."""
@@ -175,7 +176,15 @@ class StepBuffer:
         return np.array([float(self.curves.at(i, level)) for i, level in enumerate(levels)])
 
     def _allocate(self, target: float, available: Counts) -> Counts:
-        return allocate(self.layers, self.curves, self.costs, target, limits=self.schedule.limits, available=available)
+        return allocate(
+            self.layers,
+            self.curves,
+            self.costs,
+            target,
+            limits=self.schedule.limits,
+            available=available,
+            equal=self.schedule.equal_layers,
+        )
 
     def _run(self, counts: Counts) -> tuple[MaskedPass, float]:
         probe = dict(enumerate(map(int, counts)))

@@ -22,7 +22,6 @@ from personalization.export.exported import Exported
 from personalization.export.image_export import export_classifier
 from personalization.export.text_export import export_language_model
 from personalization.model_files.source_model import SourceModel, read_source_model
-from personalization.model_files.storage import LoadedPersonalModel
 from personalization.system.files import remove_temporary, write_atomically
 
 
@@ -34,18 +33,12 @@ def export_folder(folder: Path, data: Path, out: Path, *, precision: Precision) 
     export is too far from torch; an export that was in `out` before is then kept.
     """
     _check_folder(out)
-    return _export(read_source_model(folder), data, out, precision=precision)
+    return export_source(read_source_model(folder), data, out, precision=precision)
 
 
-def export_loaded_model(
-    loaded: LoadedPersonalModel, data: Path, out: Path, *, precision: Precision, source: str
-) -> DeviceManifest:
-    """Export a personal model that is in memory, as `export_folder` does. source: names it in errors."""
+def export_source(source: SourceModel, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
+    """Export a model that is in memory, as `export_folder` does."""
     _check_folder(out)
-    return _export(SourceModel.personal(loaded, source), data, out, precision=precision)
-
-
-def _export(source: SourceModel, data: Path, out: Path, *, precision: Precision) -> DeviceManifest:
     preprocessing = source.preprocessing
     if preprocessing is None:
         raise UserError(

@@ -27,7 +27,8 @@ def check_shapes(decoder: Decoder) -> None:
             if not own or own != other:
                 what = "was cut whole" if not own else f"has another size than 0.{kind}"
                 raise UserError(
-                    f"layer {number}.{kind} {what}; GGUF holds layers of one size, cut all of them alike or use ONNX"
+                    f"layer {number}.{kind} {what}; GGUF holds layers of one size; personalize with --equal-layers, "
+                    "or use ONNX"
                 )
         assert layer is not None
         if decoder.family != "llama" and layer.heads * layer.head_width != width:

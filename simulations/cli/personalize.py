@@ -40,13 +40,21 @@ def personalize(
     prior: Annotated[
         Path | None, typer.Option(help="report.json of a fleet with the same model: start from what the fleet knows.")
     ] = None,
+    equal_layers: Annotated[
+        bool,
+        typer.Option(
+            "--equal-layers",
+            help="Keep as many heads, and as many channels, in every layer: costs more than to choose freely, and lets "
+            "a language model be exported as GGUF.",
+        ),
+    ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Cut a personal model for one device from its own images or text, without a fleet."""
     batch = TextBatch(windows=text.windows, tokens=text.window_tokens)
     settings = PersonalizationSettings(
-        **asdict(cutting), **asdict(recovery), vocabulary=text.vocabulary or 0, seed=seed
+        **asdict(cutting), **asdict(recovery), equal_layers=equal_layers, vocabulary=text.vocabulary or 0, seed=seed
     )
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "manifest.json").is_file())):
         raise UserError(f"{out}: holds something else; choose a new folder, or that of an earlier personal model")

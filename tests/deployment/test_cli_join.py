@@ -242,5 +242,10 @@ def test_a_state_speaks_with_the_key_that_it_was_joined_with(tmp_path, text):
     assert expected.exit_code == 0, expected.output
     with opened.exclusive():
         assert run("predict", state, *asked, "--vault-key-file", key).stdout == expected.stdout != ""
+        written = run("export", state, "--format", "gguf", "--out", tmp_path / "own.gguf", "--vault-key-file", key)
+        assert written.exit_code == 0, written.output
+    assert run("export", tmp_path / "model", "--format", "gguf", "--out", tmp_path / "same.gguf").exit_code == 0
+    assert (tmp_path / "own.gguf").read_bytes() == (tmp_path / "same.gguf").read_bytes() != b""
+    assert_refused(run("export", state, "--format", "gguf", "--out", tmp_path / "x.gguf"), "no key was given")
     assert_refused(run("predict", state, *asked), "no key was given")
     assert_refused(run("predict", tmp_path / "model", *asked, "--vault-env"), "not the state of a node")

@@ -260,3 +260,25 @@ def test_weights_are_the_default_costs():
     costs = weight_costs(layers)
     assert costs.total(dense_counts(layers)) == sum(layer.weights for layer in layers)
     assert costs.fixed == 0.0
+
+
+@few
+@given(data=st.data(), budget=st.floats(0.3, 1.0))
+def test_equal_layers_keep_as_many_units_of_a_kind_and_are_the_best_such_at_their_cost(data, budget):
+    blocks, kinds = data.draw(st.integers(1, 3)), list(LayerKind)
+    heads, channels = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([5, 48, 96]))
+    layers = make_layers([heads, channels] * blocks, [40, 3] * blocks, kinds * blocks)
+    values = st.lists(st.floats(0.01, 5.0), min_size=len(layers), max_size=len(layers))
+    curves = Curves(np.array(data.draw(values)), 1.0 + np.array(data.draw(values)))
+    limits, costs = np.ones(len(layers)), weight_costs(layers)
+    counts = allocate(layers, curves, costs, budget, limits=limits, equal=True)
+    assert len(set(counts[::2])) == len(set(counts[1::2])) == 1
+    assert feasible(layers, costs, limits, budget, counts)
+    chunk = max(1, channels // 48)
+    assert (channels - counts[1]) % chunk == 0 or not counts[1]
+    every = (np.tile(pair, blocks) for pair in product(range(heads + 1), range(channels % chunk, channels + 1, chunk)))
+    best = min(expected_increase(layers, curves, c) for c in every if costs.total(c) <= costs.total(counts))
+    # A head or a chunk at a time: what is taken last can be too much.
+    taken = [np.maximum(counts + step, 0) for step in (np.tile([1, 0], blocks), np.tile([0, chunk], blocks))]
+    least = min(expected_increase(layers, curves, np.minimum(c, dense_counts(layers))) for c in taken)
+    assert min(expected_increase(layers, curves, counts), least) <= best * (1 + 1e-9) + 1e-12
