@@ -23,6 +23,7 @@ from deployment.serve_cli import serve
 from personalization.device import DEVICE_MANIFEST
 from personalization.errors import UserError
 from personalization.system.allocator import give_memory_back
+from personalization.system.extras import install
 from personalization.system.option_groups import grouped
 from simulations.cli.audit import audit
 from simulations.cli.compare import compare
@@ -98,7 +99,7 @@ class Commands(TyperGroup):
             extra = "fleet" if missing in _FLEET_PACKAGES else _DEVICE_PACKAGES.get(missing)
             if extra is None:
                 raise
-            stop(f"error: {missing}: not installed, and this needs it; pip install 'fedsieve[{extra}]'", code=2)
+            stop(f"error: {missing}: not installed, and this needs it; {install(extra)}", code=2)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
@@ -162,6 +163,10 @@ def predict(
     A state that is encrypted is opened with the key that it was last joined with; `fedsieve join` may be running.
     """
     given = files or []
+    if prompt is None and generation != GenerationOptions():
+        raise UserError(
+            "--prompt: missing; --tokens, --temperature, --top-k, --top-p and --seed say how to go on from one"
+        )
     if prompt is not None or are_texts(given):
         settings = generation.settings()
         predict_text(model_folder, given, prompt, settings, speak=_speaker(model_folder, key), as_json=as_json)

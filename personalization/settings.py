@@ -13,8 +13,13 @@ Precision = Literal["single", "bfloat16"]
 Score = Literal["variance", "residual"]
 BudgetKind = Literal["weights", "bytes", "macs", "latency"]
 
-
 AUTOMATIC = -1
+RECOVERY_WORDS = (
+    "`fold` puts what the cut units give on average into biases; `ridge` refits what stays, in closed form; `distill` "
+    "then trains it, without labels, towards the dense model, `tune` on labels, of text the next tokens, "
+    "`distill-tune` on both"
+)
+TRAINING_RECOVERIES: tuple[Recovery, ...] = ("distill", "tune", "distill-tune")
 
 
 def check_vocabulary(most: int | None, budget_kind: BudgetKind | None = None) -> None:
@@ -101,7 +106,7 @@ class PersonalizationSettings:
     @property
     def trains(self) -> bool:
         """Whether a model is trained after the cut."""
-        return self.recovery in ("distill", "tune", "distill-tune") and self.training_steps > 0
+        return self.recovery in TRAINING_RECOVERIES and self.training_steps > 0
 
     @property
     def tunes(self) -> bool:

@@ -9,7 +9,15 @@ from typing import Any, cast
 import torch
 
 from personalization.allocation.footprint import Footprint, measure_footprint
-from personalization.data.tasks import Preprocessing, TaskName, TextBatch, check_task, load_samples, task_of
+from personalization.data.tasks import (
+    Preprocessing,
+    TaskName,
+    TextBatch,
+    check_batch,
+    check_task,
+    load_samples,
+    task_of,
+)
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
 from personalization.model_files.backbone import Backbone, load_backbone
@@ -50,6 +58,7 @@ def personalize_folder(
     started = time.perf_counter()
     backbone = load_backbone(model_folder(model))
     preprocessing = check_task(backbone.preprocessing, backbone.labels, wanted=task, model=model or "bundled model")
+    check_batch(batch, preprocessing)
     samples = load_samples(data, preprocessing, labels=backbone.labels, batch=batch)
     if settings.signal == "loss" and samples.labels is None:
         raise UserError(f"{data}: no class folders, and --signal loss needs labels; use --signal entropy")

@@ -16,7 +16,7 @@ from torch import nn
 from client.app import make_app as make_client_app
 from client.data import ConfigValue, InputFacts
 from client.entries import RECORD
-from personalization.data.tasks import check_task
+from personalization.data.tasks import check_task, task_of
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
 from personalization.model_files.backbone import Backbone, load_backbone
@@ -24,7 +24,6 @@ from personalization.system.torch_threads import torch_threads
 from server.app import make_app as make_server_app
 from server.journal import JOURNAL, Journal, load_journal
 from server.sampling import sample_size
-from simulations.canaries.texts import with_canary_texts
 from simulations.engine import run_in_process
 from simulations.evaluation import (
     DenseFigures,
@@ -35,13 +34,13 @@ from simulations.evaluation import (
     evaluate_fleet,
     summarize,
 )
-from simulations.fleet_settings import FleetSettings
+from simulations.fleet_settings import FleetSettings, check_fields
 from simulations.identities import SimulatedIdentities
 from simulations.noise import SimulatedNoise
 from simulations.privacy_budgets import budget_of, sat_out
-from simulations.private_data import FleetData, make_fleet_data
+from simulations.private_data import FleetData, make_fleet_data, make_speakers
 from simulations.recording import recorded
-from simulations.speakers import SpeakerData, make_speaker_data
+from simulations.speakers import SpeakerData
 from simulations.text_evaluation import TextEvaluator
 from strategies.privacy.mechanism import honest_shares
 from strategies.privacy.words import write_privacy
@@ -89,6 +88,7 @@ def run_fleet(
     preprocessing = check_task(
         backbone.preprocessing, backbone.labels, wanted=settings.task, model=str(config["model"])
     )
+    check_fields(vars(settings), task_of(preprocessing), spelled="--{option}")
     facts = InputFacts(preprocessing, backbone.labels)
     data, evaluator = _world(settings, config, backbone, facts)
     clients = data.clients
@@ -177,10 +177,8 @@ def _world(
 ) -> tuple[FleetData | SpeakerData, Callable[[], Judge]]:
     """Return who holds what, and what makes who judges their models in the end."""
     if isinstance(facts.preprocessing, TextPreprocessing):
-        if settings.partition == FleetSettings.partition:
-            config["partition"] = "natural"
-        speakers = make_speaker_data(config, settings.clients, facts)
-        speakers = with_canary_texts(speakers, facts.preprocessing, canaries=settings.canaries, seed=settings.seed)
+        speakers = make_speakers(config, settings.clients, facts)
+        config["partition"] = "natural"  # as the report is to say, whatever stood for it
         return speakers, lambda: TextEvaluator(backbone, speakers)
     data = make_fleet_data(config, settings.clients, facts)
     return data, lambda: Evaluator(backbone, data, adapt_head=settings.adapt_head)

@@ -11,13 +11,21 @@ from torch import Tensor
 from client.data import Config, InputFacts
 from personalization.data.images import ImagePreprocessing, to_pixel_values
 from personalization.data.tasks import PrivateSamples
+from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
 from simulations.canaries.images import with_canaries
+from simulations.canaries.texts import with_canary_texts
 from simulations.data import ImageDataset, load_dataset
 from simulations.partition import ClientSplit, Partition, PartitionSettings, make_partition
+from simulations.speakers import SpeakerData, make_speaker_data
 
 # Key of a simulated client's node configuration: the round that is being run.
 ROUND = "round"
+# What a run configuration says of who holds what.
+_DATA_KEYS = (
+    *("data", "partition", "classes-per-client", "samples", "alpha", "reuse", "seed", "canaries"),
+    *("windows", "window-tokens"),
+)
 _DRIFT_SEED = 1_000_003  # far from the seeds that people choose
 
 
@@ -108,13 +116,24 @@ def make_fleet_data(
     return FleetData(dataset, partition, facts.preprocessing, drifted)
 
 
+def make_speakers(config: Config, clients: int, facts: InputFacts) -> SpeakerData:
+    """Return the data of a fleet of at most `clients` speakers, canaries included. Raises UserError."""
+    assert isinstance(facts.preprocessing, TextPreprocessing)
+    # Text is shared out by who wrote it; what is not said is `classes`, as for images.
+    own = {**config, "partition": "natural"} if config.get("partition") == PartitionSettings.kind else config
+    speakers = make_speaker_data(own, clients, facts)
+    canaries, seed = int(config.get("canaries", 0)), int(config.get("seed", 0))
+    return with_canary_texts(speakers, facts.preprocessing, canaries=canaries, seed=seed)
+
+
 def load(node_config: Config, run_config: Config, facts: InputFacts) -> PrivateSamples:
-    """Return a simulated node's samples where nobody handed the fleet's data over: under `flwr run`."""
-    keys = ("data", "partition", "classes-per-client", "samples", "alpha", "reuse", "seed", "canaries")
-    chosen = tuple((key, run_config[key]) for key in keys if key in run_config)
+    """Return a simulated node's samples where nobody handed the fleet's data over: under Ray and `flwr run`."""
+    chosen = tuple((key, run_config[key]) for key in _DATA_KEYS if key in run_config)
     return _shared(chosen, int(node_config["num-partitions"]), facts)(node_config, run_config, facts)
 
 
 @functools.lru_cache(maxsize=1)
-def _shared(chosen: tuple[tuple[str, Any], ...], clients: int, facts: InputFacts) -> FleetData:
+def _shared(chosen: tuple[tuple[str, Any], ...], clients: int, facts: InputFacts) -> FleetData | SpeakerData:
+    if isinstance(facts.preprocessing, TextPreprocessing):
+        return make_speakers(dict(chosen), clients, facts)
     return make_fleet_data(dict(chosen), clients, facts)

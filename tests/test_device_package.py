@@ -97,7 +97,7 @@ def test_a_command_that_needs_more_says_what_to_install(device: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "pip install 'fedsieve[fleet]'" in done.stderr
+    assert "pip install '.[fleet]'" in done.stderr
 
 
 def test_a_language_model_needs_tokenizers_beside_it(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_a_language_model_needs_tokenizers_beside_it(tmp_path: Path) -> None:
     without = fedsieve(*arguments)
     assert without.returncode == 2
     assert without.stderr.count("\n") == 1
-    assert "pip install 'fedsieve[device-text]'" in without.stderr
+    assert "pip install '.[device-text]'" in without.stderr

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from client.vault.sealing import VaultKey
 from personalization.errors import UserError
+from personalization.system.extras import install
 from personalization.system.files import write_atomically
 
 ENVIRONMENT_KEY = "FEDSIEVE_VAULT_KEY"
@@ -103,7 +104,7 @@ class KeyringKey:
             self._keyring: Any = importlib.import_module("keyring")
         except ImportError:
             raise UserError(
-                "vault-keyring needs the package keyring: pip install fedsieve[keyring], or use vault-key-file"
+                f"vault-keyring needs the package keyring: {install('keyring')}, or use vault-key-file"
             ) from None
 
     def ring(self) -> tuple[VaultKey, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalization.errors import UserError
-from personalization.settings import Precision, Recovery
+from personalization.settings import RECOVERY_WORDS, Precision, Recovery
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class OwnOptions:
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Share of the whole model that this device's personal model may keep.", show_default="the fleet's"
+            help="Share that this device's personal model may keep of what the fleet's --budget-kind counts: unless it "
+            "says otherwise, the blocks' weights.",
+            show_default="the fleet's",
         ),
     ] = None
     windows: Annotated[
@@ -117,9 +119,7 @@ class OwnOptions:
     recovery: Annotated[
         Recovery | None,
         typer.Option(
-            help="What makes up for a cut on this device: folded means only, closed-form refit (ridge), or that and "
-            "training, towards the dense model (distill), the labels, which are the next tokens of a text (tune), or "
-            "both.",
+            help=f"What makes up for a cut on this device: {RECOVERY_WORDS}.",
             show_default="the fleet's",
         ),
     ] = None

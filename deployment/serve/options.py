@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from personalization.data.tasks import TextBatch
-from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery
+from personalization.settings import RECOVERY_WORDS, BudgetKind, PersonalizationSettings, Precision, Recovery
 from strategies.secure_aggregation.settings import SMALLEST_COHORT
 
 SecureMode = Literal["auto", "sum", "cohorts", "off"]
@@ -59,7 +59,7 @@ class PersonalizingOptions:
     """What devices do that say nothing else."""
 
     budget: Annotated[
-        float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
+        float, typer.Option(help="Share that a personal model may keep of what --budget-kind counts, above 0 to 1.")
     ] = 0.5
     budget_kind: Annotated[
         BudgetKind,
@@ -69,13 +69,18 @@ class PersonalizingOptions:
         ),
     ] = PersonalizationSettings.budget_kind
     probes: Annotated[int, typer.Option(help="Masked forward passes that a device measures in each round.")] = 6
-    final_probes: Annotated[int, typer.Option(help="The same, for the personal model after the last round.")] = 0
+    final_probes: Annotated[
+        int,
+        typer.Option(
+            help="Probes once more before the personal model after the last round; 0: it is made of what is known."
+        ),
+    ] = 0
     recovery: Annotated[
         Recovery,
         typer.Option(
-            help="What makes up for a cut on devices that joined without a --recovery of their own: folded means only, "
-            "closed-form refit (ridge), or that and training, towards the dense model (distill), the labels, which "
-            "are the next tokens of a text (tune), or both."
+            help="What makes up for a cut on devices that joined without a --recovery of their own: "
+            + RECOVERY_WORDS
+            + "."
         ),
     ] = PersonalizationSettings.recovery
     refit_samples: Annotated[

@@ -88,8 +88,19 @@ def check_task(
         expected = kinds[wanted] if wanted else f"an image classifier, such as ViTForImageClassification, or {speaks}"
         raise UserError(f"{model}: neither classifies images nor comes with a tokenizer; expected {expected}")
     if wanted is not None and wanted != task_of(preprocessing):
-        raise UserError(f"{model}: a model of the task {task_of(preprocessing)}, but --task {wanted} was asked for")
+        instead = {
+            "text": "give a language model, such as --model smollm2 after `make llm`",
+            "image": "leave --task out",
+        }
+        found = task_of(preprocessing)
+        raise UserError(f"{model}: a model of the task {found}, but --task {wanted} was asked for; {instead[wanted]}")
     return preprocessing
+
+
+def check_batch(batch: TextBatch, preprocessing: Preprocessing) -> None:
+    """Raise UserError if it was said how much text to take, and the model takes images."""
+    if batch != TextBatch() and isinstance(preprocessing, ImagePreprocessing):
+        raise UserError("images, so there are no windows of text; leave out --windows and --window-tokens")
 
 
 def load_samples(

@@ -16,6 +16,7 @@ from personalization.export.decoder import read_decoder
 from personalization.export.gguf_layout import add_settings, check_shapes, gguf_tensors
 from personalization.export.gguf_tokenizer import TokenizerRecord, read_tokenizer
 from personalization.model_files.source_model import SourceModel
+from personalization.system.extras import install
 from personalization.system.files import temporary_beside
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def export_gguf(source: SourceModel, out: Path, *, precision: GgufPrecision) -> 
     try:
         import gguf
     except ModuleNotFoundError as error:
-        raise UserError("gguf: not installed, and --format gguf needs it; pip install 'fedsieve[llm]'") from error
+        raise UserError(f"gguf: not installed, and --format gguf needs it; {install('llm')}") from error
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of a file, such as {out / 'model.gguf'}")
     if not isinstance(source.preprocessing, TextPreprocessing):

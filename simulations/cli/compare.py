@@ -25,7 +25,13 @@ def compare(
     arms: Annotated[
         str, typer.Option(help="Reference arms with commas between, `all` or `none`.")
     ] = "dense,local-only,one-cut,uniform,depth-linear",
-    scenario: Annotated[str, typer.Option(help="A bundled scenario or a TOML file.")] = "benign",
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="A TOML file, or a bundled scenario: benign, non-iid, nearly-iid, attack, drift, dropout, devices, "
+            "late-joiners, or speakers, which is text."
+        ),
+    ] = "benign",
     sweep: Annotated[
         list[str] | None,
         typer.Option(help="SETTING=VALUE,VALUE: run each value; can be repeated, for all combinations."),

@@ -38,7 +38,7 @@ class DataOptions:
         str,
         typer.Option(
             help="Who holds what: `classes` (a few classes each), `dirichlet` (uneven proportions) or `natural` "
-            "(one folder of --data for each device)."
+            "(one folder of --data for each device; text is always shared out so)."
         ),
     ] = "classes"
     classes_per_client: Annotated[int, typer.Option(help="Classes on each device, with `--partition classes`.")] = 3

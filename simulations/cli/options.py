@@ -7,9 +7,20 @@ from typing import Annotated, Literal
 import typer
 
 from personalization.data.tasks import TextBatch
-from personalization.settings import BudgetKind, PersonalizationSettings, Precision, Recovery, Signal, Solver
+from personalization.errors import UserError
+from personalization.settings import (
+    RECOVERY_WORDS,
+    TRAINING_RECOVERIES,
+    BudgetKind,
+    PersonalizationSettings,
+    Precision,
+    Recovery,
+    Signal,
+    Solver,
+)
 
 Task = Literal["image", "text"]
+_IDLE = "--{}: nothing is trained with --recovery {}; choose distill, tune or distill-tune{}, or leave it out"
 
 ModelOption = Annotated[
     str | None,
@@ -50,7 +61,7 @@ class CuttingOptions:
     """How much a device cuts, and how it finds out where."""
 
     budget: Annotated[
-        float, typer.Option(help="Share of the dense model that a personal model may keep, above 0 to 1.")
+        float, typer.Option(help="Share that a personal model may keep of what --budget-kind counts, above 0 to 1.")
     ] = PersonalizationSettings.budget
     budget_kind: Annotated[
         BudgetKind,
@@ -98,10 +109,7 @@ class RecoveryOptions:
 
     recovery: Annotated[
         Recovery,
-        typer.Option(
-            help="What makes up for a cut: folded means only, closed-form refit (ridge), or that and training, without "
-            "labels on what the whole model predicts (distill), on labels, of text the next tokens (tune), or on both."
-        ),
+        typer.Option(help=f"What makes up for a cut: {RECOVERY_WORDS}."),
     ] = PersonalizationSettings.recovery
     refit_samples: Annotated[
         int,
@@ -133,6 +141,16 @@ class RecoveryOptions:
     adapt_head: Annotated[
         bool, typer.Option(help="Fit the classifier's bias to how often the device sees each class; needs no labels.")
     ] = PersonalizationSettings.adapt_head
+
+    def __post_init__(self) -> None:
+        """Refuse what is said of training where nothing is trained. Raises UserError."""
+        trained_after = self.recovery in TRAINING_RECOVERIES
+        if self.training_steps not in (0, PersonalizationSettings.training_steps) and not trained_after:
+            raise UserError(_IDLE.format("training-steps", self.recovery, ""))
+        if not trained_after and not self.tune_first:
+            for name in ("adapters", "training_precision"):
+                if getattr(self, name) != getattr(PersonalizationSettings, name):
+                    raise UserError(_IDLE.format(name.replace("_", "-"), self.recovery, ", or --tune-first"))
 
 
 def spare_threads(model: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from client.data import InputFacts
-from personalization.data.tasks import check_task
+from personalization.data.tasks import check_task, task_of
 from personalization.data.texts import TextPreprocessing
 from personalization.errors import UserError
 from personalization.model_files.backbone import Backbone, load_backbone
@@ -20,7 +20,7 @@ from simulations.arms.registry import find_arm
 from simulations.comparison.first_search import FirstSearches
 from simulations.conditions.roles import assign_roles
 from simulations.evaluation import Evaluator, Judge, logits
-from simulations.fleet_settings import FleetSettings
+from simulations.fleet_settings import DATA_FIELDS, FleetSettings, check_fields
 from simulations.private_data import FleetData, make_fleet_data
 from simulations.scenario import Scenario
 from simulations.speakers import SpeakerData, make_speaker_data
@@ -28,8 +28,7 @@ from simulations.text_evaluation import TextEvaluator
 
 _KEPT_WORLDS = 2
 # The settings of a fleet that decide what its clients hold.
-_IMAGE_FIELDS = ("classes_per_client", "samples", "alpha", "reuse")
-_DATA_FIELDS = ("model", "data", "partition", "clients", *_IMAGE_FIELDS, "windows", "window_tokens")
+_DATA_FIELDS = ("model", "data", "partition", "clients", *(name for names in DATA_FIELDS.values() for name in names))
 
 
 class Worlds:
@@ -105,6 +104,7 @@ def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
             backbone = backbones.setdefault(model, load_backbone(model))
             preprocessing = check_task(backbone.preprocessing, backbone.labels, wanted=None, model=model)
             config, facts = settings.run_config(), InputFacts(preprocessing, backbone.labels)
+            check_fields(scenario.fleet, task_of(preprocessing), spelled="fleet.{name} {value}:")
             if isinstance(preprocessing, TextPreprocessing):
                 _check_text(scenario, arms)
                 make_speaker_data(config, settings.clients, facts)
@@ -131,9 +131,6 @@ def _check_text(scenario: Scenario, arms: Sequence[str]) -> None:
             f"fleet.partition {fleet['partition']}: text is shared out by who wrote it, not by classes; "
             'expected partition = "natural"'
         )
-    for name in _IMAGE_FIELDS:
-        if fleet[name] != getattr(FleetSettings, name):
-            raise UserError(f"fleet.{name} {fleet[name]}: is about images; leave it out for text")
     if scenario.conditions.drift is not None:
         raise UserError("drift: a speaker's text cannot become that of another partition; leave it out for text")
 

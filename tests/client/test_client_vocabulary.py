@@ -158,7 +158,7 @@ def test_adapters_that_the_device_cannot_make_are_told_before_it_searches(device
     asked = {"recovery": "distill", "adapters": 2}
     reply = device.ask(1, everything=True, personalize=personalize, **asked)
     assert reply.error.code == ClientFailure.DATA_UNUSABLE
-    assert "pip install 'fedsieve[adapters]'" in (device.state().folder / "last_error.json").read_text()
+    assert "pip install '.[adapters]'" in (device.state().folder / "last_error.json").read_text()
 
 
 def test_what_a_device_says_of_itself_comes_before_the_run():

@@ -212,7 +212,7 @@ def test_join_refuses_text_that_no_plan_could_be_answered_with(node, images, tex
 def test_join_refuses_adapters_that_this_device_cannot_make(node, text, home, monkeypatch):
     monkeypatch.setattr("personalization.system.extras.importlib.util.find_spec", lambda name: None)
     refused = run("join", node, "--data", text, "--adapters", "2")
-    assert_refused(refused, "adapters need the library peft: pip install 'fedsieve[adapters]'")
+    assert_refused(refused, "adapters need the library peft: pip install '.[adapters]'")
     assert not (home / ".config").exists()
 
 
