@@ -24,7 +24,7 @@ from benchmarks.text.clients import default_data
 from benchmarks.text.proportionality import proportionality
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
-from benchmarks.text.tokens import count_spelled, spelled_table
+from benchmarks.text.tokens import count_spelled, fewer_table, score_fewer, spelled_table
 from benchmarks.text.whole import evaluate_trained_dense, evaluate_whole
 from personalization.data.texts import WINDOW_TOKENS
 from personalization.errors import UserError
@@ -36,11 +36,14 @@ PARTS = (UNTRAINED, TRAINED, TOKENS, WHOLE)
 
 @dataclass(frozen=True)
 class Measured:
-    """sensed: of each speaker. cells: of the tables. tokens: vocabularies that are cut. whole: whole models."""
+    """sensed: of each speaker. cells: of the tables. tokens: vocabularies that are cut, and fewer: dense models with
+    them. whole: whole models.
+    """
 
     sensed: list[Record]
     cells: list[Record]
     tokens: list[Record]
+    fewer: list[Record]
     whole: list[Record]
 
 
@@ -72,6 +75,12 @@ def run(fleet: Fleet, out: Path, jobs: int, console: Console, parts: Collection[
             numbers if TOKENS in parts else [],
             lambda records: records[0]["client"],
         )
+        fewer = complete(
+            "fewer_tokens.jsonl",
+            partial(score_fewer, fleet),
+            numbers if TOKENS in parts else [],
+            lambda records: records[0]["client"],
+        )
         whole = complete(
             "whole.jsonl",
             partial(evaluate_whole, fleet, known),
@@ -84,7 +93,7 @@ def run(fleet: Fleet, out: Path, jobs: int, console: Console, parts: Collection[
             numbers if WHOLE in parts else [],
             lambda record: record["client"],
         )
-    return Measured(sensed, cells, [*chain(*tokens)], [*dense, *chain(*whole)])
+    return Measured(sensed, cells, [*chain(*tokens)], [*chain(*fewer)], [*dense, *chain(*whole)])
 
 
 def main() -> int:
@@ -118,9 +127,17 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     world = fleet.load()
-    told = proportionality(found.sensed, world.layers, len(PersonalizationSettings.levels))
-    of_whole = [spelled_table(found.tokens), whole_table(found.whole), speaker_table(found.whole, world.speakers)]
-    text = "\n".join([summary_tables(found.sensed, found.cells), checks(found.sensed, found.cells), *of_whole, told])
+    dense = {record["client"]: record["dense"] for record in found.sensed}
+    tables = [
+        summary_tables(found.sensed, found.cells),
+        checks(found.sensed, found.cells),
+        spelled_table(found.tokens),
+        fewer_table(found.fewer, dense),
+        whole_table(found.whole),
+        speaker_table(found.whole, world.speakers),
+        proportionality(found.sensed, world.layers, len(PersonalizationSettings.levels)),
+    ]
+    text = "\n".join(tables)
     (arguments.out / "tables.md").write_text(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return 0

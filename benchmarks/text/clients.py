@@ -154,6 +154,11 @@ def load_client(world: World, number: int, *, vocabulary: int | None = None, win
     return Client(world, speaker, settings, samples, trace, fit, teacher)
 
 
+def weights_of(model: nn.Module) -> int:
+    """Return how many weights a model has, all together."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def default_data() -> Path:
     """Return where `python -m simulations.sotu` puts the speeches."""
     from simulations.sotu import default_folder

@@ -4,11 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.text.cells import Fleet, row_counts, sensed_curves
-from benchmarks.text.clients import Client, Counts, load_client
+from benchmarks.text.clients import Client, Counts, load_client, weights_of
 from benchmarks.text.rows import FLEET, FLEET_AND_OWN
 from personalization.allocation.costs import new_biases
 from personalization.settings import Recovery
@@ -40,7 +39,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
     client = load_client(world, number, vocabulary=_vocabulary_size(dense, sensed, number), windows=WINDOWS)
     cut = client.cut_on_more(_counts_of_share(dense, client, sensed, number), WINDOWS)
     trained = client.trained(cut, RECOVERY, steps=TRAINING_STEPS)
-    whole = _weights(dense.trace.model)
+    whole = weights_of(dense.trace.model)
     models = [(dense, dense.trace.model), (dense, tuned), *((client, m) for m in (client.trace.model, cut, trained))]
     went = _went(client)
     records = []
@@ -51,7 +50,7 @@ def evaluate_whole(fleet: Fleet, sensed: dict[int, Record], number: int) -> list
                 "client": number,
                 "arm": arm,
                 "tokens": own.trace.classes,
-                "share": _weights(model) / whole,
+                "share": weights_of(model) / whole,
                 "nats": float(nats.mean()),
                 "went": float(went.mean()),
                 "nats_of_went": float(nats[went].sum() / nats.size),
@@ -100,10 +99,6 @@ def _counts_of_share(dense: Client, client: Client, sensed: dict[int, Record], n
     layers = dense.world.layers
     blocks = sum(layer.weights for layer in layers)
     new = sum(new_biases(client.trace.model, layers).values())
-    whole, left = _weights(dense.trace.model), _weights(client.trace.model)
+    whole, left = weights_of(dense.trace.model), weights_of(client.trace.model)
     budget = (SHARE * whole - new - (left - blocks)) / blocks
     return row_counts(dense, FLEET_AND_OWN, budget, sensed, number)[0]
-
-
-def _weights(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

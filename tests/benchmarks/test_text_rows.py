@@ -31,7 +31,7 @@ from benchmarks.text.rows import (
 from benchmarks.text.speaker_table import speaker_table
 from benchmarks.text.tables import checks, summary_tables, whole_table
 from benchmarks.text.tokens import WINDOWS as TOLD_BY
-from benchmarks.text.tokens import count_spelled, spelled_table
+from benchmarks.text.tokens import count_spelled, fewer_table, score_fewer, spelled_table
 from benchmarks.text.whole import (
     ARMS,
     CUT,
@@ -59,6 +59,8 @@ def fleet(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.text.whole.TRAINING_STEPS", 3)
     monkeypatch.setattr("benchmarks.text.whole.WINDOWS", 20)
     monkeypatch.setattr("benchmarks.text.cells.MORE_WINDOWS", 20)
+    monkeypatch.setattr("benchmarks.text.tokens.SCORED_WINDOWS", (10, 20))
+    monkeypatch.setattr("benchmarks.text.tokens.SHARES", TOKEN_SHARES)
     threads = torch.get_num_threads()
     model = write_language_model(tmp_path / "model")
     yield Fleet(str(model), str(write_speakers(tmp_path / "speakers")), 3, window_tokens=16)
@@ -137,11 +139,11 @@ def test_a_run_goes_on_with_the_parts_that_it_is_asked_for(fleet, tmp_path):
     assert (then.sensed, then.whole) == (first.sensed, first.whole)
     assert len(then.cells) == len(ROWS) * fleet.clients * len(BUDGETS)
     assert {record["client"] for record in then.tokens} == set(range(fleet.clients))
+    assert {record["client"] for record in then.fewer} == set(range(fleet.clients))
     assert whole_table([]) == ""
 
 
-def test_later_tokens_that_go_are_counted_and_fewer_go_the_more_are_kept(fleet, monkeypatch):
-    monkeypatch.setattr("benchmarks.text.tokens.SHARES", TOKEN_SHARES)
+def test_later_tokens_that_go_are_counted_and_fewer_go_the_more_are_kept(fleet):
     records = count_spelled(fleet, 1)
     spelled = {(record["windows"], record["tokens"]): record["spelled"] for record in records}
     assert len(spelled) == len(records) == len(TOLD_BY) * len(TOKEN_SHARES)
@@ -154,6 +156,26 @@ def test_later_tokens_that_go_are_counted_and_fewer_go_the_more_are_kept(fleet, 
     row = next(line for line in text.splitlines() if line.startswith(f"| {windows} |"))
     assert f" {spelled[windows, size] / 2:.2%} |" in row
     assert spelled_table([]) == ""
+
+
+def test_a_model_with_fewer_tokens_is_scored_by_those_of_the_dense_one(fleet):
+    records = score_fewer(fleet, 1)
+    assert [(r["windows"], r["tokens"]) for r in records] == [
+        (windows, round(share * VOCABULARY)) for windows in (10, 20) for share in TOKEN_SHARES
+    ]
+    client = load_client(fleet.load(), 1)
+    dense = client.nats_per_token(client.trace.model)
+    whole = [record for record in records if record["tokens"] == VOCABULARY]
+    # One row of the tiny model is no token's, and goes.
+    assert [record["share"] for record in whole] == pytest.approx([1.0] * 2, abs=0.005)
+    assert [record["nats"] for record in whole] == pytest.approx([dense] * 2, abs=0.01)
+    few = load_client(fleet.load(), 1, vocabulary=records[0]["tokens"], windows=10)
+    assert records[0]["nats"] == pytest.approx(few.nats_per_token(few.trace.model))
+    assert records[0]["share"] < whole[0]["share"]
+    known = [{**whole[0], "client": client, "share": 0.5, "nats": nats} for client, nats in ((1, 2.0), (2, 5.0))]
+    middle = f"{np.exp(1.0):.3f} ({np.exp(-0.5):.3f} to {np.exp(2.5):.3f})"
+    assert f"| {VOCABULARY} | 0.500 | {middle} |" in fewer_table(known, {1: 2.5, 2: 2.5})
+    assert fewer_table([], {}) == ""
 
 
 def test_what_keeps_everything_is_the_dense_model(fleet):
