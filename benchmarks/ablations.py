@@ -51,8 +51,8 @@ VARIANTS = (
     Variant("carried 1", compensation={"carried": 1.0}),
     Variant("levels 0.6 0.9", {"levels": (0.6, 0.9)}),
     Variant("level 0.75 alone", {"levels": (0.75,)}),
-    Variant("limits 1.0", {"personalized_limit": 1.0, "generic_limit": 1.0}),
-    Variant("limits 0.9", {"personalized_limit": 0.9, "generic_limit": 0.9}),
+    Variant("limits 1.0", {"layer_limit": 1.0}),
+    Variant("limits 0.9", {"layer_limit": 0.9}),
     Variant("24 probes of 3 layers, lasso", {"solver": "lasso", "layers_per_probe": 3}, probes=24),
     Variant("24 probes of 3 layers, omp", {"solver": "omp", "layers_per_probe": 3}, probes=24),
 )
@@ -95,7 +95,7 @@ def evaluate(clients: Sequence[Client], variant: Variant) -> dict[float, tuple[l
         others = [s for i, s in enumerate(sensed) if i != number]
         prior = fleet_prior(others, np.ones((len(others), len(sensed[0]))))
         curves = fit_curves(prior.sensitivity, probe_levels(layers, chosen.levels))
-        limits = np.full(len(layers), chosen.generic_limit)
+        limits = np.full(len(layers), chosen.layer_limit)
         with torch.inference_mode():
             dense = outputs_of(client.dense(), {"pixel_values": client.test})
         for budget in BUDGETS:

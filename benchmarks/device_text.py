@@ -106,7 +106,7 @@ def candidates(
 def _cut(model: nn.Module, inputs: Inputs, budget: float) -> nn.Module:
     """Return the model with the same share of every layer, the units chosen and compensated on the private windows."""
     layers, settings = find_layers(model), PersonalizationSettings()
-    costs, limits = weight_costs(layers), np.full(len(layers), settings.generic_limit)
+    costs, limits = weight_costs(layers), np.full(len(layers), settings.layer_limit)
     curves = profile_curves(costs.per_unit * [layer.units for layer in layers], profile_levels("uniform", layers))
     counts = allocate(layers, curves, costs, budget, limits=limits)
     trace = device_trace(model, layers, inputs, settings)

@@ -18,6 +18,7 @@ _KEYS = (
     "steps",
     "step-probes",
     "tolerance",
+    "layer-limit",
     "recovery",
     "vocabulary",
     "layers-per-probe",

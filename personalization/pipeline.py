@@ -111,7 +111,7 @@ def personalize(
     recovered = _recovered(samples, prior if errors is None else _expected(errors, trace, samples, prior), settings)
     personalized = personalized_layers(recovered.sensitivity, len(settings.levels), settings.personalized_share)
     curves = fit_curves(recovered.sensitivity, probe_levels(layers, settings.levels))
-    limits = np.where(personalized, settings.personalized_limit, settings.generic_limit)
+    limits = np.full(len(layers), settings.layer_limit)
     fewer = None if tokenizer is None else fewer_tokens(trace, tokenizer, private, curves, limits, settings)
     pruned = _prune(masked, curves, limits, prior, settings, dense, fewer)
     if pruned.last is not None:

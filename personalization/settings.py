@@ -61,7 +61,7 @@ class PersonalizationSettings:
         models, where each takes as long as a cut.
     tolerance: entropy increase (nats, on held-out private samples) up to which a step is committed.
     personalized_share: share of the total sensitivity that the personalized layers cover.
-    personalized_limit, generic_limit: largest level of a personalized and of a generic layer.
+    layer_limit: largest share of a layer's units that is cut; 1 lets whole layers, and so whole blocks, go.
     equal_layers: whether all layers of a kind keep as many units, which formats without sizes of each layer need.
     held_out_share: share of the private samples that refits do not see.
     vocabulary: how many tokens of a language model may stay, chosen by the private text; 0 keeps all, -1 takes as many
@@ -90,8 +90,7 @@ class PersonalizationSettings:
     step_probes: int = AUTOMATIC
     tolerance: float = 0.5
     personalized_share: float = 0.8
-    personalized_limit: float = 0.95
-    generic_limit: float = 0.95
+    layer_limit: float = 0.95
     equal_layers: bool = False
     held_out_share: float = 0.25
     vocabulary: int = 0
@@ -130,7 +129,7 @@ class PersonalizationSettings:
             value = getattr(self, name)
             if value not in get_args(choices):
                 raise UserError(f"{name} {value!r}: expected one of {', '.join(get_args(choices))}")
-        for name in ("budget", "personalized_share", "personalized_limit", "generic_limit"):
+        for name in ("budget", "personalized_share", "layer_limit"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise UserError(f"{name} {getattr(self, name)}: expected a share above 0 and at most 1")
         for name in ("probes", "refit_samples", "tune_first", "training_steps", "adapters", "seed"):

@@ -32,10 +32,10 @@ class FleetSettings:
     clients, rounds, fraction: size of the fleet, number of rounds, share of the clients that each round asks.
     partition, classes_per_client, alpha, samples, data: who holds what, see PartitionSettings; data is a path or None
     for the bundled subset; reuse lets clients hold the same images, for fleets larger than the data. budget,
-    budget_kind, signal, probes, solver, steps, step_probes, tolerance, recovery, refit_samples, tune_first,
-    training_steps, adapters, training_precision, adapt_head: what each client does, see PersonalizationSettings.
-    final_probes: probes of each client in the final pass, which every client takes part in; first_probes: of one that
-    has measured nothing by then, where final_probes is 0.
+    budget_kind, signal, probes, solver, steps, step_probes, tolerance, layer_limit, recovery, refit_samples,
+    tune_first, training_steps, adapters, training_precision, adapt_head: what each client does, see
+    PersonalizationSettings. final_probes: probes of each client in the final pass, which every client takes part in;
+    first_probes: of one that has measured nothing by then, where final_probes is 0.
     strategy: how the clients' statistics become one, see docs/strategies.md. secure_aggregation, cohort_size: whether
     the server learns sums alone, see docs/secure_aggregation.md. dp, epsilon, delta, clip: what noise sums get, see
     docs/privacy_differential.md. epsilon_budget: what each client gives away at most, in its life.
@@ -66,6 +66,7 @@ class FleetSettings:
     steps: int = PersonalizationSettings.steps
     step_probes: int = PersonalizationSettings.step_probes
     tolerance: float = PersonalizationSettings.tolerance
+    layer_limit: float = PersonalizationSettings.layer_limit
     recovery: Recovery = PersonalizationSettings.recovery
     refit_samples: int = PersonalizationSettings.refit_samples
     tune_first: int = PersonalizationSettings.tune_first
@@ -125,6 +126,7 @@ class FleetSettings:
             steps=self.steps,
             step_probes=self.step_probes,
             tolerance=self.tolerance,
+            layer_limit=self.layer_limit,
             recovery=self.recovery,
             vocabulary=self.vocabulary or 0,
             refit_samples=self.refit_samples,

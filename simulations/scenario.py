@@ -35,6 +35,7 @@ FLEET_FIELDS = (
     "steps",
     "step_probes",
     "tolerance",
+    "layer_limit",
     "recovery",
     "refit_samples",
     "tune_first",

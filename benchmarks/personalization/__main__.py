@@ -139,7 +139,7 @@ def _columns(client: Client, curves: Curves, budget: float, *, only_compensated:
 
 def _one_shot(client: Client, curves: Curves, budget: float, *, fold: bool) -> MaskedPass:
     layers = client.world.layers
-    limits = np.full(len(layers), client.settings.generic_limit)
+    limits = np.full(len(layers), client.settings.layer_limit)
     counts = allocate(layers, curves, weight_costs(layers), budget, limits=limits)
     return client.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts))))
 
@@ -151,7 +151,7 @@ def _step_buffer(client: Client, curves: Curves, budget: float) -> tuple[MaskedP
         steps=settings.steps,
         step_probes=STEP_PROBES,
         tolerance=np.inf,
-        limits=np.full(len(layers), settings.generic_limit),
+        limits=np.full(len(layers), settings.layer_limit),
     )
     masked = client.masked(everything=False)
     pruned = StepBuffer(masked, curves, weight_costs(layers), schedule, client.increase).prune()

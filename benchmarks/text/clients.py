@@ -84,7 +84,7 @@ class Client:
     def counts(self, curves: Curves, budget: float) -> Counts:
         """Return how many units each layer keeps of a share `budget` of the blocks' weights, [layers]."""
         layers = self.world.layers
-        limits = np.full(len(layers), self.settings.generic_limit)
+        limits = np.full(len(layers), self.settings.layer_limit)
         return allocate(layers, curves, weight_costs(layers), budget, limits=limits)
 
     def cut(self, counts: Counts, *, fold: bool = False) -> nn.Module:

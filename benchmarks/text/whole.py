@@ -74,7 +74,7 @@ def evaluate_trained_dense(fleet: Fleet, number: int) -> Record:
 
 def _vocabulary_size(dense: Client, sensed: dict[int, Record], number: int) -> int:
     """Return how many tokens a client would choose to keep that has measured nothing itself."""
-    trace, limits = dense.trace, np.full(len(dense.world.layers), dense.settings.generic_limit)
+    trace, limits = dense.trace, np.full(len(dense.world.layers), dense.settings.layer_limit)
     assert trace.head is not None
     return vocabulary_size(
         trace,

@@ -97,9 +97,7 @@ def allocate(
         target -= costs.cut
     if costs.total(least) > target * (1.0 + 1e-12):
         share = (costs.total(least) + costs.cut) / costs.total(dense)
-        raise UserError(
-            f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layers' limits"
-        )
+        raise UserError(f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layer limit")
     for _, number, size in sorted(_chunks(layers, groups, curves, costs, counts, least)):
         if costs.total(counts) <= target:
             break

@@ -87,7 +87,7 @@ def _lost(
         least = (smaller[0].total(np.ceil(dense * (1.0 - limits)).astype(np.int64)) + costs.cut) / whole
         raise UserError(
             f"budget {budget}: with {sizes[0]:,} tokens the limits allow at least {least:.3f} of the model's bytes; "
-            "raise the budget or the layers' limits"
+            "raise the budget or the layer limit"
         )
     return lost
 

@@ -101,6 +101,10 @@ class CuttingOptions:
         float,
         typer.Option(help="Rise in entropy (nats, on held-out private samples) up to which a pruning step is kept."),
     ] = PersonalizationSettings.tolerance
+    layer_limit: Annotated[
+        float,
+        typer.Option(help="Largest share of a layer's units, heads or channels, that is cut; 1 lets whole layers go."),
+    ] = PersonalizationSettings.layer_limit
 
 
 @dataclass(frozen=True, kw_only=True)

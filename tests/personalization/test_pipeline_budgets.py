@@ -61,4 +61,16 @@ def test_what_no_step_could_commit_is_not_cut(name):
 def test_a_budget_that_the_limits_do_not_allow():
     model, inputs = tiny("vit")
     with pytest.raises(UserError, match=r"budget 0\.1: the limits allow at least"):
-        personalize(model, inputs, settings=chosen(budget=0.1, personalized_limit=0.5, generic_limit=0.5))
+        personalize(model, inputs, settings=chosen(budget=0.1, layer_limit=0.5))
+
+
+@either
+def test_without_a_limit_whole_layers_go_and_the_model_still_answers(name):
+    """So small a budget leaves no room for a unit of every layer."""
+    model, inputs = tiny(name)
+    found = personalize(model, inputs, settings=chosen(budget=0.1, layer_limit=1.0, step_probes=0))
+    assert found.weights_kept <= 0.1
+    gone = [len(kept) == 0 for kept in found.kept]
+    assert any(gone)
+    assert [level == 1.0 for level in found.levels] == gone
+    assert torch.isfinite(found.model(**inputs).logits).all()

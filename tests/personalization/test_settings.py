@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from personalization.errors import UserError
 from personalization.settings import AUTOMATIC, PersonalizationSettings
 
-SHARES = ("budget", "personalized_share", "personalized_limit", "generic_limit")
+SHARES = ("budget", "personalized_share", "layer_limit")
 COUNTS = ("probes", "training_steps", "adapters", "seed")
 POSITIVE_COUNTS = ("layers_per_probe", "steps")
 POSITIVE = ("ridge", "tolerance")
