@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# All of them, whatever one of them finds; those that missed a target are named at the end.
+# Hours: all of them, whatever one of them finds; those that missed a target are named at the end.
 bench: $(READY)
 	@missed=; for name in $(BENCHMARKS); do \
 		echo "python -m benchmarks.$$name"; \
