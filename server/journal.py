@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalization.errors import UserError
+from personalization.settings import PersonalizationSettings
 from personalization.system.files import write_atomically
 from server.planning import FleetKnowledge
 
@@ -47,6 +48,8 @@ _CHANGEABLE_KEYS = frozenset(
         "windows",
     }
 )
+# What journals that were written before there was such a setting do not say, and what held then.
+_IMPLIED = {"layer-limit": PersonalizationSettings.layer_limit}
 
 
 @dataclass
@@ -201,10 +204,11 @@ def check_extension(journal: Journal, folder: Path, *, settings: Mapping[str, An
 
 def _check_same(journal: Journal, folder: Path, settings: Mapping[str, Any], root: bytes, free: frozenset[str]) -> None:
     wanted = _remembered(settings)
+    known = {**_IMPLIED, **journal.settings}
     keys = sorted({*wanted, *journal.settings} - free)
-    changed = [key for key in keys if wanted.get(key) != journal.settings.get(key)]
+    changed = [key for key in keys if wanted.get(key) != known.get(key)]
     if changed:
-        differences = ", ".join(f"{k} was {journal.settings.get(k)!r} and is {wanted.get(k)!r}" for k in changed)
+        differences = ", ".join(f"{k} was {known.get(k)!r} and is {wanted.get(k)!r}" for k in changed)
         raise UserError(f"{folder}: cannot resume with different settings: {differences}")
     if journal.root != root.hex():
         raise UserError(f"{folder}: cannot resume with a different model; give the one that the run began with")

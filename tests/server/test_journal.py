@@ -96,3 +96,10 @@ def test_a_save_that_fails_leaves_the_old_journal(tmp_path):
     assert (tmp_path / JOURNAL).read_bytes() == before
     assert json.loads(before)["rounds"] == []
     assert [p.name for p in tmp_path.iterdir()] == [JOURNAL]
+
+
+def test_a_journal_from_before_a_setting_goes_on_with_what_held_then(tmp_path):
+    extend(tmp_path).save(tmp_path)
+    assert extend(tmp_path, {**SETTINGS, "layer-limit": 0.95}).settings["layer-limit"] == 0.95
+    with pytest.raises(UserError, match=r"layer-limit was 0\.95 and is 1\.0"):
+        extend(tmp_path, {**SETTINGS, "layer-limit": 1.0})
