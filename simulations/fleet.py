@@ -34,7 +34,8 @@ from simulations.evaluation import (
     evaluate_fleet,
     summarize,
 )
-from simulations.fleet_settings import FleetSettings, check_fields
+from simulations.fleet_checks import check_fields, check_fleet_budget
+from simulations.fleet_settings import FleetSettings
 from simulations.identities import SimulatedIdentities
 from simulations.noise import SimulatedNoise
 from simulations.privacy_budgets import budget_of, sat_out
@@ -89,6 +90,7 @@ def run_fleet(
         backbone.preprocessing, backbone.labels, wanted=settings.task, model=str(config["model"])
     )
     check_fields(vars(settings), task_of(preprocessing), spelled="--{option}")
+    check_fleet_budget(settings, backbone)
     facts = InputFacts(preprocessing, backbone.labels)
     data, evaluator = _world(settings, config, backbone, facts)
     clients = data.clients

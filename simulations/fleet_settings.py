@@ -1,6 +1,5 @@
 """What a simulated fleet is: the settings of the command line, of scenarios and of benchmarks."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,11 +16,6 @@ from strategies.privacy.settings import DpMode, PrivacySettings
 from strategies.registry import make_strategy
 
 Engine = Literal["in-process", "ray"]
-# The settings that say what clients hold, by what it is; those of the other kind would do nothing.
-DATA_FIELDS: dict[TaskName, tuple[str, ...]] = {
-    "image": ("classes_per_client", "samples", "alpha", "reuse"),
-    "text": ("windows", "window_tokens"),
-}
 _PRIVATE_DATA = "simulations.private_data:load"
 
 
@@ -154,16 +148,3 @@ class FleetSettings:
         if not self.canaries:
             del own["canaries"]
         return own
-
-
-def check_fields(fleet: Mapping[str, Any], task: TaskName, *, spelled: str) -> None:
-    """Raise UserError for a setting in `fleet` that was changed, and says nothing of clients of this task.
-
-    spelled: names it by {name}, {option} and {value}.
-    """
-    about = {"image": "images", "text": "text"}
-    for kind, names in DATA_FIELDS.items():
-        for name in names:
-            if kind != task and fleet[name] != getattr(FleetSettings, name):
-                own = spelled.format(name=name, option=name.replace("_", "-"), value=fleet[name])
-                raise UserError(f"{own} is about {about[kind]}; leave it out for {about[task]}")

@@ -12,6 +12,8 @@ from personalization.transformer.layers import Layer, LayerKind
 # Channels leave in chunks of this share of their layer; the last few are trimmed one by one.
 _CHUNKS = 48
 _LARGEST_EXPONENT = 12.0
+# A cost that is over its target by no more than this factor is not over it.
+_ROUNDING = 1.0 + 1e-12
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ def weight_costs(layers: Sequence[Layer]) -> Costs:
     return Costs(np.array([layer.weights_per_unit for layer in layers], dtype=np.float64), 0.0)
 
 
+def check_reachable(layers: Sequence[Layer], budget: float, limit: float) -> None:
+    """Raise UserError where layers that lose at most a share `limit` each keep more than `budget` of all weights."""
+    costs = weight_costs(layers)
+    least, dense = costs.total(_least_counts(layers, limit)), costs.total(_least_counts(layers, 0.0))
+    if least > budget * dense * _ROUNDING:
+        raise UserError(_unreachable(budget, least / dense))
+
+
 def allocate(
     layers: Sequence[Layer],
     curves: Curves,
@@ -86,7 +96,7 @@ def allocate(
     """
     dense = np.array([layer.units for layer in layers], dtype=np.int64)
     counts = dense.copy() if available is None else available.copy()
-    least = np.ceil(dense * (1.0 - limits) - 1e-9).astype(np.int64)
+    least = _least_counts(layers, limits)
     groups = _of_a_kind(layers) if equal else [[layer.index] for layer in layers]
     for group in groups:
         counts[group], least[group] = counts[group].min(), least[group].max()
@@ -95,9 +105,8 @@ def allocate(
     # Only a model that stays whole is spared what a cut adds.
     if costs.total(dense) > target or (counts < dense).any():
         target -= costs.cut
-    if costs.total(least) > target * (1.0 + 1e-12):
-        share = (costs.total(least) + costs.cut) / costs.total(dense)
-        raise UserError(f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layer limit")
+    if costs.total(least) > target * _ROUNDING:
+        raise UserError(_unreachable(budget, (costs.total(least) + costs.cut) / costs.total(dense)))
     for _, number, size in sorted(_chunks(layers, groups, curves, costs, counts, least)):
         if costs.total(counts) <= target:
             break
@@ -106,6 +115,15 @@ def allocate(
         # to be equal are to have a round number of them, too.
         counts[group] -= size if equal else min(size, int(np.ceil(excess / costs.per_unit[group].sum() - 1e-9)))
     return counts
+
+
+def _least_counts(layers: Sequence[Layer], limits: NDArray[np.float64] | float) -> NDArray[np.int64]:
+    units = np.array([layer.units for layer in layers])
+    return np.ceil(units * (1.0 - limits) - 1e-9).astype(np.int64)
+
+
+def _unreachable(budget: float, share: float) -> str:
+    return f"budget {budget}: the limits allow at least {share:.3f}; raise the budget or the layer limit"
 
 
 def _of_a_kind(layers: Sequence[Layer]) -> list[list[int]]:

@@ -148,7 +148,7 @@ def _files(data: Path) -> list[Path]:
         raise UserError(f"{data}: no such data folder or .npz file")
     files = image_files(data) + [file for folder in class_folders(data) for file in image_files(folder)]
     if not files:
-        raise UserError(f"{data}: no images in it; expected the device's own data")
+        raise UserError(f"{data}: no images in it and no text; expected the device's own data")
     return files
 
 

@@ -20,7 +20,8 @@ from simulations.arms.registry import find_arm
 from simulations.comparison.first_search import FirstSearches
 from simulations.conditions.roles import assign_roles
 from simulations.evaluation import Evaluator, Judge, logits
-from simulations.fleet_settings import DATA_FIELDS, FleetSettings, check_fields
+from simulations.fleet_checks import DATA_FIELDS, check_fields, check_fleet_budget
+from simulations.fleet_settings import FleetSettings
 from simulations.private_data import FleetData, make_fleet_data
 from simulations.scenario import Scenario
 from simulations.speakers import SpeakerData, make_speaker_data
@@ -96,12 +97,13 @@ def check_fleets(scenarios: Sequence[Scenario], *, arms: Sequence[str]) -> None:
     seen = []
     for scenario in scenarios:
         _check_budget(scenario, arms)
+        settings = scenario.fleet_settings(out=Path(), seed=0)
+        model = str(settings.run_config()["model"])
+        backbone = backbones.get(model) or backbones.setdefault(model, load_backbone(model))
+        check_fleet_budget(settings, backbone)
         asked = {name: scenario.fleet[name] for name in _DATA_FIELDS}
         if asked not in seen:
             seen.append(asked)
-            settings = scenario.fleet_settings(out=Path(), seed=0)
-            model = str(settings.run_config()["model"])
-            backbone = backbones.setdefault(model, load_backbone(model))
             preprocessing = check_task(backbone.preprocessing, backbone.labels, wanted=None, model=model)
             config, facts = settings.run_config(), InputFacts(preprocessing, backbone.labels)
             check_fields(scenario.fleet, task_of(preprocessing), spelled="fleet.{name} {value}:")

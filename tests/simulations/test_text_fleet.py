@@ -209,6 +209,8 @@ def test_bad_input_ends_in_one_line(places, tmp_path):
     refused([*start, "--data", str(short.parent)], "one file of text; expected two or more")
     (short / "2.txt").write_text("gold")
     refused([*start, "--data", str(short.parent)], "too little text")
+    limited = ["--data", str(data), "--layer-limit", "0.5", "--budget", "0.3"]
+    refused([*start, *limited], "budget 0.3: the limits allow at least 0.5")
     refused(["simulate", "--task", "text", "--out", str(tmp_path / "run")], "a model of the task image")
     refused(["predict", str(tmp_path), "--prompt", "x"], "no personal model here")
 
