@@ -77,11 +77,7 @@ class PersonalizingOptions:
     ] = 0
     recovery: Annotated[
         Recovery,
-        typer.Option(
-            help="What makes up for a cut on devices that joined without a --recovery of their own: "
-            + RECOVERY_WORDS
-            + "."
-        ),
+        typer.Option(help=f"What makes up for a cut, for devices without a --recovery of their own: {RECOVERY_WORDS}."),
     ] = PersonalizationSettings.recovery
     refit_samples: Annotated[
         int,
