@@ -29,15 +29,17 @@ Task = tuple[int, str, float, str]
 FOLDED, COMPENSATED = "folded", "closed form"
 # The same counts of units, chosen and compensated on the text of the speaker who comes next.
 OTHERS_TEXT = "closed form on another's text"
+# The units that those choose, compensated on one's own text.
+OTHERS_UNITS = "closed form of another's units"
 # As `--refit-samples`.
 MORE_WINDOWS = 64
 MORE_TEXT = f"closed form, {MORE_WINDOWS} windows"
 DISTILLED = "distilled"
 DISTILLING_STEPS = 200
-COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, DISTILLED)
+COLUMNS = (FOLDED, COMPENSATED, MORE_TEXT, OTHERS_TEXT, OTHERS_UNITS, DISTILLED)
 _BUDGETS_BY_URGENCY = (0.8, 0.5, 0.7, 0.9)
 # The others are made for all rows.
-ROWS_OF = {MORE_TEXT: (FLEET_AND_OWN,), OTHERS_TEXT: (FLEET_AND_OWN,)}
+ROWS_OF = dict.fromkeys((MORE_TEXT, OTHERS_TEXT, OTHERS_UNITS), (FLEET_AND_OWN,))
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,13 @@ def evaluate(fleet: Fleet, sensed: dict[int, Record], task: Task) -> Record:
     number, row, budget, column = task
     client = whole_client(fleet, number)
     counts, evaluations = row_counts(client, row, budget, sensed, number)
-    maker = whole_client(fleet, (number + 1) % fleet.clients) if column == OTHERS_TEXT else client
-    model = maker.cut_on_more(counts, MORE_WINDOWS) if column == MORE_TEXT else maker.cut(counts, fold=column == FOLDED)
+    if column in (OTHERS_TEXT, OTHERS_UNITS):
+        other = whole_client(fleet, (number + 1) % fleet.clients)
+        model = other.cut(counts) if column == OTHERS_TEXT else client.cut(counts, among=other.chosen(counts))
+    elif column == MORE_TEXT:
+        model = client.cut_on_more(counts, MORE_WINDOWS)
+    else:
+        model = client.cut(counts, fold=column == FOLDED)
     if column == DISTILLED:
         model = client.trained(model, "distill", steps=DISTILLING_STEPS)
     found = {"client": number, "row": row, "budget": budget, "column": column, "evaluations": evaluations}

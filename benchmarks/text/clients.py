@@ -1,5 +1,6 @@
 """The clients of `benchmarks.text`: speakers with their private windows, and the later speeches they are tested on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,6 +35,8 @@ from simulations.known_models import model_folder
 from simulations.speakers import Speaker, make_speaker_data
 
 Counts = NDArray[np.int64]
+# Units that stay, by the number of their layer.
+Kept = Mapping[int, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,14 @@ class Client:
         """How text is spelled in the model's tokens, None where it has all of them."""
         return None if self.teacher is None else self.teacher.spelling
 
-    def masked(self, *, everything: bool, fold: bool = False) -> MaskedModel:
-        """Return the model on the private windows, with moments of all of them or of the fitting share."""
+    def masked(self, *, everything: bool, fold: bool = False, among: Kept | None = None) -> MaskedModel:
+        """Return the model on the private windows, with moments of all of them or of the fitting share.
+
+        among: the units of each layer to choose from, None for all.
+        """
         settings = replace(self.settings, recovery="fold") if fold else self.settings
         used = torch.ones_like(self.fit) if everything else self.fit
-        return MaskedModel(self.trace, compensation(settings, used), measured=~self.fit)
+        return MaskedModel(self.trace, compensation(settings, used), among or {}, measured=~self.fit)
 
     @cached_property
     def _dense(self) -> DensePredictions:
@@ -87,9 +93,14 @@ class Client:
         limits = np.full(len(layers), self.settings.layer_limit)
         return allocate(layers, curves, weight_costs(layers), budget, limits=limits)
 
-    def cut(self, counts: Counts, *, fold: bool = False) -> nn.Module:
-        """Return the model with `counts` [layers] units, chosen and compensated on this client's text."""
-        return made_of(self.trace, self.masked(everything=True, fold=fold).run(dict(enumerate(map(int, counts)))))
+    def chosen(self, counts: Counts) -> Kept:
+        """Return the `counts` [layers] units of each layer that this client's text chooses."""
+        return self.masked(everything=True).run(dict(enumerate(map(int, counts)))).kept
+
+    def cut(self, counts: Counts, *, fold: bool = False, among: Kept | None = None) -> nn.Module:
+        """Return the model with `counts` [layers] units, chosen `among` some and compensated on this client's text."""
+        masked = self.masked(everything=True, fold=fold, among=among)
+        return made_of(self.trace, masked.run(dict(enumerate(map(int, counts)))))
 
     def cut_on_more(self, counts: Counts, windows: int) -> nn.Module:
         """Return the same, chosen and compensated on so many of this client's private windows."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.intervals import mean_interval
-from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT
+from benchmarks.text.cells import COLUMNS, COMPENSATED, DISTILLED, FOLDED, MORE_TEXT, OTHERS_TEXT, OTHERS_UNITS
 from benchmarks.text.rows import BUDGETS, FLEET_AND_OWN, OWN, ROWS
 from benchmarks.text.whole import (
     ARMS,
@@ -91,8 +91,10 @@ def checks(sensed: Sequence[Record], cells: Sequence[Record]) -> str:
             for rival in (OWN, *PROFILES):
                 other, wanted = rises(sensed, cells, rival, column, budget), rival == OWN or column != DISTILLED
                 compare(f"{budget} {column}: {FLEET_AND_OWN} against {rival}", best, other, wanted=wanted)
-        own, others = (rises(sensed, cells, FLEET_AND_OWN, column, budget) for column in (COMPENSATED, OTHERS_TEXT))
-        compare(f"{budget}: cut on one's own text against the same on another's", own, others, wanted=False)
+        own = rises(sensed, cells, FLEET_AND_OWN, COMPENSATED, budget)
+        for column, what in ((OTHERS_TEXT, "the same on another's"), (OTHERS_UNITS, "another's units, refitted on it")):
+            others = rises(sensed, cells, FLEET_AND_OWN, column, budget)
+            compare(f"{budget}: cut on one's own text against {what}", own, others, wanted=False)
         more = rises(sensed, cells, FLEET_AND_OWN, MORE_TEXT, budget)
         compare(f"{budget}: {MORE_TEXT} against 16", more, own, wanted=False)
         distilled = rises(sensed, cells, FLEET_AND_OWN, DISTILLED, budget)

@@ -102,7 +102,7 @@ def test_influence_is_one_minus_the_cosine_of_what_a_block_reads_and_returns(fle
 def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     sensed = {number: sense(fleet, number) for number in range(fleet.clients)}
     cells = [evaluate(fleet, sensed, task) for task in all_tasks(fleet)]
-    assert len(cells) == fleet.clients * len(BUDGETS) * (3 * len(ROWS) + 2)
+    assert len(cells) == fleet.clients * len(BUDGETS) * (3 * len(ROWS) + 3)
     assert all(np.isfinite(cell["nats"]) for cell in cells)
     spent = {row: {cell["evaluations"] for cell in cells if cell["row"] == row} for row in ROWS}
     assert spent[FLEET] == spent[BLOCK_INFLUENCE] == {0}
@@ -110,6 +110,22 @@ def test_every_row_has_a_model_for_every_budget_and_the_tables_show_it(fleet):
     text = summary_tables(list(sensed.values()), cells) + checks(list(sensed.values()), cells)
     assert all(f"| {row} |" in text for row in ROWS)
     assert " | ".join(COLUMNS) in text
+
+
+def test_units_that_another_chose_are_compensated_on_ones_own_text(fleet):
+    client, other = (load_client(fleet.load(), number) for number in (0, 1))
+    counts = np.array([(layer.units + 1) // 2 for layer in client.world.layers])
+    chosen = other.chosen(counts)
+    assert any(not np.array_equal(units, client.chosen(counts)[layer]) for layer, units in chosen.items())
+    ran = client.masked(everything=True, among=chosen).run(dict(enumerate(map(int, counts))))
+    assert all(np.array_equal(units, ran.kept[layer]) for layer, units in chosen.items())
+
+    def nats(model):
+        return client.nats_per_token(model)
+
+    refitted = nats(client.cut(counts, among=chosen))
+    assert nats(client.cut(counts, among=client.chosen(counts))) == pytest.approx(nats(client.cut(counts)), abs=1e-6)
+    assert len({round(found, 4) for found in (refitted, nats(client.cut(counts)), nats(other.cut(counts)))}) == 3
 
 
 def test_checks_say_in_percent_of_perplexity_which_is_better_and_of_how_many_speakers():
